@@ -1,0 +1,39 @@
+#include "kernels/activation/activation.h"
+
+#include "kernels/activation/schedules.h"
+#include "kernels/lanes/row_split.h"
+
+namespace invar {
+namespace {
+
+void silu_mul_scalar(const SiluMul& p, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r)
+    for (int64_t i = 0; i < p.width; ++i)
+      p.y[r * p.y_stride + i] = numerics::silu_mul(p.x[r * p.x_stride + i], p.x[r * p.x_stride + p.width + i]);
+}
+
+void residual_scalar(Bf16* x, const Bf16* y, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) x[i] = numerics::residual(x[i], y[i]);
+}
+
+}  // namespace
+
+void silu_mul_reference(const SiluMul& problem) { silu_mul_scalar(problem, 0, problem.rows); }
+
+void residual_add_reference(Bf16* x, const Bf16* y, int64_t count) { residual_scalar(x, y, 0, count); }
+
+void silu_mul(const Device& device, const SiluMul& problem) {
+  const auto schedule = device.isa() == Isa::kAvx512 ? activation_schedule::silu_mul_avx512
+                        : device.isa() == Isa::kAvx2 ? activation_schedule::silu_mul_avx2
+                                                     : silu_mul_scalar;
+  split_rows(device.pool(), problem.rows, problem.width * 2, [&](int64_t begin, int64_t end) { schedule(problem, begin, end); });
+}
+
+void residual_add(const Device& device, Bf16* x, const Bf16* y, int64_t count) {
+  const auto schedule = device.isa() == Isa::kAvx512 ? activation_schedule::residual_avx512
+                        : device.isa() == Isa::kAvx2 ? activation_schedule::residual_avx2
+                                                     : residual_scalar;
+  split_rows(device.pool(), count, 1, [&](int64_t begin, int64_t end) { schedule(x, y, begin, end); });
+}
+
+}  // namespace invar

@@ -1,0 +1,11 @@
+#include "kernels/activation/activation_rows.h"
+#include "kernels/activation/schedules.h"
+#include "kernels/lanes/lanes_avx512.h"
+
+namespace invar::activation_schedule {
+
+void silu_mul_avx512(const SiluMul& problem, int64_t begin, int64_t end) { silu_mul_rows<LanesAvx512>(problem, begin, end); }
+
+void residual_avx512(Bf16* x, const Bf16* y, int64_t begin, int64_t end) { residual_range<LanesAvx512>(x, y, begin, end); }
+
+}  // namespace invar::activation_schedule

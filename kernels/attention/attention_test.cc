@@ -1,0 +1,569 @@
+#include "kernels/attention/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/attention/attention_order.h"
+
+namespace invar {
+namespace {
+
+using numerics::bf;
+using numerics::widen;
+
+// What the numbers look like. Every schedule must give the reference's bits on each.
+enum class Values { kNormal, kWide, kEqualScores, kZeros, kSubnormal, kHugeScores };
+constexpr Values kAllValues[] = {Values::kNormal, Values::kWide,      Values::kEqualScores,
+                                 Values::kZeros,  Values::kSubnormal, Values::kHugeScores};
+
+Bf16 draw(std::mt19937& rng, Values values) {
+  std::normal_distribution<float> normal;
+  switch (values) {
+    case Values::kNormal: return bf(normal(rng));
+    case Values::kWide: return bf(std::ldexp(normal(rng), static_cast<int>(rng() % 41) - 30));
+    case Values::kEqualScores: return bf(1.0f);
+    case Values::kZeros: return rng() % 3 ? Bf16{static_cast<uint16_t>(rng() % 2 ? 0x8000 : 0)} : bf(normal(rng));
+    case Values::kSubnormal: return Bf16{static_cast<uint16_t>((rng() & 0x8000) | (rng() % 4 ? rng() & 0xff : rng() % 0x4000))};
+    case Values::kHugeScores: return bf(normal(rng) * 3000.0f);
+  }
+  return Bf16{0};
+}
+
+struct Shape {
+  int64_t query_heads = 4;
+  int64_t kv_heads = 2;
+  int64_t head_dim = 64;
+  int64_t page_size = 16;
+  int64_t window = 0;
+};
+
+struct Token {
+  int32_t sequence;
+  int32_t position;
+  bool operator<(const Token& o) const { return std::pair(sequence, position) < std::pair(o.sequence, o.position); }
+};
+
+// Sequences with their queries, keys and values, and pages that hold garbage wherever nothing was written.
+class World {
+ public:
+  World(const Shape& shape, std::vector<int64_t> lengths, Values values = Values::kNormal, uint32_t seed = 1)
+      : shape_(shape), lengths_(std::move(lengths)) {
+    std::mt19937 rng(seed);
+    for (const int64_t length : lengths_) {
+      q_.push_back(fill(rng, length * shape.query_heads * shape.head_dim, values));
+      k_.push_back(fill(rng, length * shape.kv_heads * shape.head_dim, values));
+      v_.push_back(fill(rng, length * shape.kv_heads * shape.head_dim, values == Values::kHugeScores ? Values::kNormal : values));
+    }
+    for (int64_t h = 0; h < shape.query_heads; ++h)
+      kv_head_of_.push_back(static_cast<int32_t>(h * shape.kv_heads / shape.query_heads));
+  }
+
+  std::vector<Bf16>& q(int sequence) { return q_[sequence]; }
+  std::vector<Bf16>& k(int sequence) { return k_[sequence]; }
+  std::vector<Bf16>& v(int sequence) { return v_[sequence]; }
+  std::vector<int32_t>& kv_head_of() { return kv_head_of_; }
+  int64_t length(int sequence) const { return lengths_[sequence]; }
+  const Shape& shape() const { return shape_; }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
+
+  // Fresh pages in an order of `seed`, every slot garbage (`finite_garbage` or NaN and infinities too).
+  void allocate(const Device& device, uint32_t seed, bool finite_garbage) {
+    std::mt19937 rng(seed);
+    int64_t count = 3;
+    for (const int64_t length : lengths_) count += (length + shape_.page_size - 1) / shape_.page_size;
+    pages_ = KvPages(device, count, shape_.page_size, shape_.kv_heads, shape_.head_dim);
+    std::vector<int32_t> order(count);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), rng);
+    tables_.clear();
+    size_t next = 0;
+    for (const int64_t length : lengths_) {
+      tables_.emplace_back();
+      for (int64_t i = 0; i < length; i += shape_.page_size) tables_.back().push_back(order[next++]);
+    }
+    const int64_t width = shape_.kv_heads * shape_.head_dim, slots = count * shape_.page_size;
+    std::vector<Bf16> garbage(slots * width);
+    for (Bf16& g : garbage) {
+      g.bits = static_cast<uint16_t>(rng());
+      if (finite_garbage && (g.bits & 0x7f80) == 0x7f80) g.bits &= 0xbfff;
+    }
+    std::vector<int64_t> all(slots);
+    std::iota(all.begin(), all.end(), int64_t{0});
+    pages_.write(device, slots, garbage.data(), garbage.data(), width, all.data());
+  }
+
+  void write(const Device& device, const std::vector<Token>& tokens) {
+    const int64_t width = shape_.kv_heads * shape_.head_dim, stride = width + 8;
+    std::vector<Bf16> k(tokens.size() * stride), v(tokens.size() * stride);
+    std::vector<int64_t> slots;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const auto [sequence, position] = tokens[i];
+      std::copy_n(&k_[sequence][position * width], width, &k[i * stride]);
+      std::copy_n(&v_[sequence][position * width], width, &v[i * stride]);
+      slots.push_back(tables_[sequence][position / shape_.page_size] * shape_.page_size + position % shape_.page_size);
+    }
+    pages_.write(device, static_cast<int64_t>(tokens.size()), k.data(), v.data(), stride, slots.data());
+  }
+
+  std::vector<Token> all_tokens() const {
+    std::vector<Token> tokens;
+    for (size_t s = 0; s < lengths_.size(); ++s)
+      for (int64_t i = 0; i < lengths_[s]; ++i) tokens.push_back({static_cast<int32_t>(s), static_cast<int32_t>(i)});
+    return tokens;
+  }
+
+  template <class Run>
+  void run(const std::vector<Token>& rows, const Run& run, std::map<Token, std::vector<Bf16>>& out) const {
+    const int64_t width = shape_.query_heads * shape_.head_dim, stride = width + 24;
+    std::vector<Bf16> q(rows.size() * stride), y(rows.size() * stride, Bf16{0xdead});
+    std::vector<int32_t> positions, sequences;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(&q_[rows[i].sequence][rows[i].position * width], width, &q[i * stride]);
+      positions.push_back(rows[i].position);
+      sequences.push_back(rows[i].sequence);
+    }
+    std::vector<std::span<const int32_t>> tables(tables_.begin(), tables_.end());
+    Attention problem{.rows = static_cast<int64_t>(rows.size()),
+                      .query_heads = shape_.query_heads,
+                      .head_dim = shape_.head_dim,
+                      .q = q.data(),
+                      .q_stride = stride,
+                      .positions = positions.data(),
+                      .sequences = sequences.data(),
+                      .page_tables = tables,
+                      .kv_head_of = kv_head_of_,
+                      .pages = &pages_,
+                      .window = shape_.window,
+                      .scale = scale(),
+                      .y = y.data(),
+                      .y_stride = stride};
+    run(problem);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      out[rows[i]].assign(&y[i * stride], &y[i * stride] + width);
+      for (int64_t d = width; d < stride; ++d) ASSERT_EQ(y[i * stride + d].bits, 0xdead) << "wrote behind row " << i;
+    }
+  }
+
+  const Bf16* key(const Token& t, int64_t head) const {
+    return &k_[t.sequence][(t.position * shape_.kv_heads + head) * shape_.head_dim];
+  }
+  const Bf16* value(const Token& t, int64_t head) const {
+    return &v_[t.sequence][(t.position * shape_.kv_heads + head) * shape_.head_dim];
+  }
+  const Bf16* query(const Token& t, int64_t head) const {
+    return &q_[t.sequence][(t.position * shape_.query_heads + head) * shape_.head_dim];
+  }
+
+ private:
+  static std::vector<Bf16> fill(std::mt19937& rng, int64_t count, Values values) {
+    std::vector<Bf16> x(count);
+    for (Bf16& e : x) e = draw(rng, values);
+    return x;
+  }
+
+  Shape shape_;
+  std::vector<int64_t> lengths_;
+  std::vector<std::vector<Bf16>> q_, k_, v_;
+  std::vector<int32_t> kv_head_of_;
+  KvPages pages_;
+  std::vector<std::vector<int32_t>> tables_;
+};
+
+using Outputs = std::map<Token, std::vector<Bf16>>;
+
+std::vector<Isa> isas() {
+  std::vector<Isa> list = {Isa::kScalar, Isa::kAvx2};
+  if (detect_isa() == Isa::kAvx512) list.push_back(Isa::kAvx512);
+  return list;
+}
+
+Device device_of(Profile profile, Isa isa, int threads = 1) {
+  return Device({.profile = profile, .threads = threads, .isa = isa});
+}
+
+// First coordinate in which two outputs differ, or nothing.
+std::string difference(const Outputs& a, const Outputs& b, int64_t head_dim) {
+  if (a.size() != b.size()) return "row counts differ";
+  for (const auto& [token, row] : a) {
+    const auto& other = b.at(token);
+    for (size_t i = 0; i < row.size(); ++i)
+      if (row[i].bits != other[i].bits)
+        return "sequence " + std::to_string(token.sequence) + " position " + std::to_string(token.position) + " head " +
+               std::to_string(i / head_dim) + " d " + std::to_string(i % head_dim) + ": " + std::to_string(widen(row[i])) +
+               " and " + std::to_string(widen(other[i]));
+  }
+  return "";
+}
+
+auto schedule(const Device& device) {
+  return [&device](const Attention& p) { attention(device, p); };
+}
+auto reference(Profile profile) {
+  return [profile](const Attention& p) { attention_reference(profile, p); };
+}
+
+std::string profile_name(const testing::TestParamInfo<Profile>& info) { return std::string(name(info.param)); }
+
+class AttentionTest : public testing::TestWithParam<Profile> {};
+INSTANTIATE_TEST_SUITE_P(Profiles, AttentionTest, testing::Values(Profile::kPortable, Profile::kTc), profile_name);
+
+// Lengths around the block and split borders; queries of several sequences in one call, decode and prefill rows together.
+const std::vector<int64_t> kLengths = {1, 63, 64, 65, 130, 511, 512, 513, 1100};
+
+std::vector<Token> mixed_rows() {
+  std::vector<Token> rows;
+  for (size_t s = 0; s < kLengths.size(); ++s)  // decode rows
+    rows.push_back({static_cast<int32_t>(s), static_cast<int32_t>(kLengths[s] - 1)});
+  for (int32_t i = 60; i < 70; ++i) rows.push_back({4, i});    // a prefill chunk across a block border
+  for (int32_t i = 508; i < 516; ++i) rows.push_back({8, i});  // ... and across a split border
+  return rows;
+}
+
+TEST_P(AttentionTest, EveryScheduleGivesTheReferenceBits) {
+  const Shape shapes[] = {
+      {.query_heads = 4, .kv_heads = 4, .head_dim = 8, .page_size = 16},
+      {.query_heads = 6, .kv_heads = 2, .head_dim = 32, .page_size = 32},
+      {.query_heads = 7, .kv_heads = 1, .head_dim = 64, .page_size = 64},
+      {.query_heads = 4, .kv_heads = 2, .head_dim = 80, .page_size = 16},
+      {.query_heads = 2, .kv_heads = 1, .head_dim = 128, .page_size = 128},
+      {.query_heads = 2, .kv_heads = 1, .head_dim = 40, .page_size = 16, .window = 1},
+      {.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 32, .window = 17},
+      {.query_heads = 8, .kv_heads = 2, .head_dim = 16, .page_size = 16, .window = 600},
+  };
+  uint32_t seed = 0;
+  for (const Shape& shape : shapes) {
+    const Values values = kAllValues[seed % std::size(kAllValues)];
+    World world(shape, kLengths, values, ++seed);
+    const Device scalar = device_of(GetParam(), Isa::kScalar);
+    world.allocate(scalar, seed, true);
+    world.write(scalar, world.all_tokens());
+    Outputs want;
+    world.run(mixed_rows(), reference(GetParam()), want);
+    for (const Isa isa : isas()) {
+      const Device device = device_of(GetParam(), isa);
+      Outputs got;
+      world.run(mixed_rows(), schedule(device), got);
+      EXPECT_EQ(difference(want, got, shape.head_dim), "") << name(isa) << " head_dim " << shape.head_dim;
+    }
+  }
+}
+
+TEST_P(AttentionTest, HostileValues) {
+  for (const Values values : kAllValues) {
+    World world({.query_heads = 5, .kv_heads = 1, .head_dim = 24, .page_size = 16}, {70, 600}, values, 9);
+    const Device scalar = device_of(GetParam(), Isa::kScalar);
+    world.allocate(scalar, 3, true);
+    world.write(scalar, world.all_tokens());
+    const std::vector<Token> rows = {{0, 3}, {0, 69}, {1, 0}, {1, 1}, {1, 2}, {1, 599}, {1, 511}, {1, 512}, {1, 575}, {1, 576}};
+    Outputs want;
+    world.run(rows, reference(GetParam()), want);
+    for (const Isa isa : isas()) {
+      const Device device = device_of(GetParam(), isa);
+      Outputs got;
+      world.run(rows, schedule(device), got);
+      EXPECT_EQ(difference(want, got, 24), "") << name(isa) << " values " << static_cast<int>(values);
+    }
+  }
+}
+
+// Prefill in chunks, each written and then attended, must give what one token at a time gives; page size, page order, thread
+// count, what the batch holds besides, and garbage (NaN too) in slots not yet written change nothing.
+TEST_P(AttentionTest, ChunksPagesThreadsAndGarbageDoNotMatter) {
+  const bool portable = GetParam() == Profile::kPortable;
+  const int64_t length = portable ? 1100 : 600;
+  for (const Isa isa : isas()) {
+    if (isa == Isa::kScalar) continue;
+    Outputs want;
+    uint32_t seed = 0;
+    for (const int64_t chunk : {int64_t{1}, int64_t{16}, int64_t{17}, int64_t{511}, length}) {
+      const int64_t page_size = std::vector<int64_t>{16, 32, 64, 128, 16}[seed];
+      World world({.query_heads = 2, .kv_heads = 1, .head_dim = 16, .page_size = page_size}, {length, 40});
+      const Device device = device_of(GetParam(), isa, 1 + static_cast<int>(seed % 3));
+      world.allocate(device, seed, seed % 2 == 1);
+      Outputs got;
+      for (int64_t first = 0; first < length; first += chunk) {
+        std::vector<Token> rows;
+        for (int64_t i = first; i < std::min(length, first + chunk); ++i) rows.push_back({0, static_cast<int32_t>(i)});
+        if (first < 40 && chunk == 1) rows.push_back({1, static_cast<int32_t>(first)});  // company in the batch
+        world.write(device, rows);
+        std::reverse(rows.begin(), rows.end());
+        world.run(rows, schedule(device), got);
+      }
+      std::erase_if(got, [](const auto& entry) { return entry.first.sequence == 1; });
+      if (want.empty()) want = got;
+      else EXPECT_EQ(difference(want, got, 16), "") << name(isa) << " chunk " << chunk;
+      ++seed;
+    }
+  }
+}
+
+TEST_P(AttentionTest, SplitsOverThreadsGiveTheSameBits) {
+  World world({.query_heads = 8, .kv_heads = 1, .head_dim = 32, .page_size = 16}, {2100});
+  const Device one = device_of(GetParam(), detect_isa(), 1);
+  world.allocate(one, 5, true);
+  world.write(one, world.all_tokens());
+  const std::vector<Token> rows = {{0, 2099}, {0, 1023}, {0, 1024}, {0, 5}};
+  Outputs want;
+  world.run(rows, schedule(one), want);
+  for (const int threads : {2, 3, 5}) {
+    const Device many = device_of(GetParam(), detect_isa(), threads);
+    Outputs got;
+    world.run(rows, schedule(many), got);
+    EXPECT_EQ(difference(want, got, 32), "") << threads << " threads";
+  }
+}
+
+// A rank may hold any query heads of any KV heads, in any order.
+TEST_P(AttentionTest, ArbitraryHeadMap) {
+  World world({.query_heads = 5, .kv_heads = 3, .head_dim = 16, .page_size = 16}, {100});
+  world.kv_head_of() = {2, 0, 2, 2, 0};
+  const Device device = device_of(GetParam(), detect_isa());
+  world.allocate(device, 2, true);
+  world.write(device, world.all_tokens());
+  Outputs want, got;
+  world.run({{0, 99}, {0, 50}}, reference(GetParam()), want);
+  world.run({{0, 99}, {0, 50}}, schedule(device), got);
+  EXPECT_EQ(difference(want, got, 16), "");
+}
+
+// Pages outside a window may have been given away: their table entries must not be looked at.
+TEST_P(AttentionTest, TableEntriesOutsideTheWindowAreNotRead) {
+  const Shape shape{.query_heads = 2, .kv_heads = 1, .head_dim = 16, .page_size = 16, .window = 40};
+  World world(shape, {1100});
+  const Device device = device_of(GetParam(), detect_isa());
+  world.allocate(device, 2, true);
+  world.write(device, world.all_tokens());
+  Outputs want, got;
+  world.run({{0, 1099}}, reference(GetParam()), want);
+  const auto blinded = [&](const Attention& p) {
+    std::vector<int32_t> table(p.page_tables[0].begin(), p.page_tables[0].end());
+    std::fill(table.begin(), table.begin() + (1100 - 40) / 16, -1000000);
+    const std::span<const int32_t> tables[] = {table};
+    Attention q = p;
+    q.page_tables = tables;
+    attention(device, q);
+  };
+  world.run({{0, 1099}}, blinded, got);
+  EXPECT_EQ(difference(want, got, 16), "");
+}
+
+// A row whose numbers overflowed says so, in every element, and its neighbours in the tile do not notice.
+TEST_P(AttentionTest, NonFiniteRowsStayAlone) {
+  for (const Isa isa : isas()) {
+    World clean({.query_heads = 2, .kv_heads = 1, .head_dim = 32, .page_size = 16}, {80});
+    World world = World({.query_heads = 2, .kv_heads = 1, .head_dim = 32, .page_size = 16}, {80});
+    world.q(0)[70 * 64 + 5] = Bf16{0x7fff};  // position 70, head 0
+    world.v(0)[75 * 32 + 3] = Bf16{0x7f80};  // value of position 75, d 3: seen from 75 on
+    const Device device = device_of(GetParam(), isa);
+    std::vector<Token> rows;
+    for (int32_t i = 64; i < 80; ++i) rows.push_back({0, i});
+    Outputs want, got;
+    for (World* w : {&clean, &world}) {
+      w->allocate(device, 2, true);
+      w->write(device, w->all_tokens());
+      w->run(rows, schedule(device), w == &clean ? want : got);
+    }
+    for (const Token& t : rows) {
+      for (int64_t i = 0; i < 64; ++i) {
+        const bool broken_query = t.position == 70 && i < 32, broken_value = t.position >= 75 && i % 32 == 3;
+        if (broken_query) EXPECT_EQ(got[t][i].bits, 0x7fff);
+        else if (broken_value) EXPECT_EQ(got[t][i].bits, 0x7f80);
+        else EXPECT_EQ(got[t][i].bits, want[t][i].bits) << "position " << t.position << " element " << i << " " << name(isa);
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, NegativeZeroValuesGiveOneSignOfZero) {
+  World world({.query_heads = 1, .kv_heads = 1, .head_dim = 16, .page_size = 16}, {70});
+  std::fill(world.v(0).begin(), world.v(0).end(), Bf16{0x8000});
+  for (const Isa isa : isas()) {
+    const Device device = device_of(GetParam(), isa);
+    world.allocate(device, 2, true);
+    world.write(device, world.all_tokens());
+    Outputs got;
+    world.run({{0, 69}, {0, 0}, {0, 64}}, schedule(device), got);
+    for (const auto& [token, row] : got)
+      for (const Bf16 y : row) EXPECT_EQ(y.bits, 0) << "position " << token.position;
+  }
+}
+
+TEST_P(AttentionTest, CloseToSoftmaxInDouble) {
+  const Shape shape{.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16};
+  World world(shape, {1100});
+  const Device device = device_of(GetParam(), detect_isa());
+  world.allocate(device, 7, true);
+  world.write(device, world.all_tokens());
+  Outputs got;
+  world.run({{0, 0}, {0, 100}, {0, 1099}}, schedule(device), got);
+  for (const auto& [token, row] : got) {
+    for (int64_t head = 0; head < 2; ++head) {
+      std::vector<double> s, o(64, 0.0);
+      for (int32_t j = 0; j <= token.position; ++j) {
+        double dot = 0;
+        for (int d = 0; d < 64; ++d)
+          dot += static_cast<double>(widen(world.query(token, head)[d])) * widen(world.key({0, j}, 0)[d]);
+        s.push_back(dot / 8.0);
+      }
+      const double largest = *std::max_element(s.begin(), s.end());
+      double sum = 0;
+      for (int32_t j = 0; j <= token.position; ++j) {
+        const double p = std::exp(s[j] - largest);
+        sum += p;
+        for (int d = 0; d < 64; ++d) o[d] += p * widen(world.value({0, j}, 0)[d]);
+      }
+      for (int d = 0; d < 64; ++d) EXPECT_NEAR(widen(row[head * 64 + d]), o[d] / sum, 0.002 + 0.008 * std::fabs(o[d] / sum));
+    }
+  }
+}
+
+// The order once more, written from the README with plain loops and free choice of where splits and blocks begin: with the
+// contract's borders it must agree with the reference, with any other rule it must not.
+struct Borders {
+  int64_t split = 512;  // keys a split
+  int64_t origin = 0;   // key at which blocks and splits are counted from
+  float slack = 8.0f;
+  bool descending = false;  // the value chain inside a block
+};
+std::vector<Bf16> written_out(const World& world, const Token& token, const Borders& borders) {
+  const int64_t hd = world.shape().head_dim;
+  std::vector<Bf16> y;
+  const float c = world.scale() * numerics::kLog2e;
+  for (int64_t head = 0; head < world.shape().query_heads; ++head) {
+    const int64_t kv = head * world.shape().kv_heads / world.shape().query_heads;
+    float total_reference = 0, total_l = 0;
+    std::vector<float> total_o;
+    int64_t key = 0;
+    while (key <= token.position) {
+      const auto next_border = [&](int64_t at, int64_t step) {
+        return at < borders.origin ? borders.origin : at + step - (at - borders.origin) % step;
+      };
+      const int64_t split_end = std::min<int64_t>(token.position + 1, next_border(key, borders.split));
+      float m = -std::numeric_limits<float>::infinity();
+      std::vector<float> l(8, 0.0f), o(hd, 0.0f);
+      while (key < split_end) {
+        const int64_t block_end = std::min(split_end, next_border(key, 64));
+        std::vector<float> s;
+        for (int64_t j = key; j < block_end; ++j) {
+          float dot = 0;
+          for (int64_t d = 0; d < hd; ++d)
+            dot = std::fmaf(widen(world.query(token, head)[d]),
+                            widen(world.key({token.sequence, static_cast<int32_t>(j)}, kv)[d]), dot);
+          s.push_back(dot);
+        }
+        const float candidate = *std::max_element(s.begin(), s.end()) * c;
+        if (candidate - m > borders.slack) {
+          const float alpha = numerics::exp2_fast(m - candidate);
+          for (float& x : l) x *= alpha;
+          for (float& x : o) x *= alpha;
+          m = candidate;
+        }
+        for (int64_t j = key; j < block_end; ++j) {
+          const float p = numerics::exp2_fast(std::fmaf(s[j - key], c, -m));
+          l[j % 8] += p;
+          s[j - key] = widen(bf(p));
+        }
+        for (int64_t i = key; i < block_end; ++i) {
+          const int64_t j = borders.descending ? key + block_end - 1 - i : i;
+          for (int64_t d = 0; d < hd; ++d)
+            o[d] = std::fmaf(s[j - key], widen(world.value({token.sequence, static_cast<int32_t>(j)}, kv)[d]), o[d]);
+        }
+        key = block_end;
+      }
+      const float sum = ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
+      if (total_o.empty()) {
+        total_reference = m, total_l = sum, total_o = o;
+        continue;
+      }
+      const float r = std::max(total_reference, m);
+      const float a = numerics::exp2_fast(total_reference - r), b = numerics::exp2_fast(m - r);
+      total_reference = r;
+      total_l = std::fmaf(sum, b, total_l * a);
+      for (int64_t d = 0; d < hd; ++d) total_o[d] = std::fmaf(o[d], b, total_o[d] * a);
+    }
+    for (int64_t d = 0; d < hd; ++d) y.push_back(bf(total_o[d] * (1.0f / total_l)));
+  }
+  return y;
+}
+
+TEST(AttentionOrder, OtherBordersGiveOtherBits) {
+  World world({.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16}, {1100});
+  // Every second key repeats the one before with the opposite value: sums cancel, and what is left shows the order of adding.
+  for (int64_t i = 64; i < 1100 * 64; i += 128) {
+    for (int64_t d = 0; d < 64; ++d) {
+      world.k(0)[i + d] = world.k(0)[i - 64 + d];
+      world.v(0)[i + d] = Bf16{static_cast<uint16_t>(world.v(0)[i - 64 + d].bits ^ 0x8000)};
+    }
+  }
+  const Device device = device_of(Profile::kPortable, detect_isa());
+  world.allocate(device, 7, true);
+  world.write(device, world.all_tokens());
+  std::vector<Token> rows;
+  for (int32_t position = 63; position < 1100; position += 61) rows.push_back({0, position});
+  Outputs got, contract, by_count, by_chunk, no_slack, descending;
+  world.run(rows, schedule(device), got);
+  for (const Token& t : rows) {
+    contract[t] = written_out(world, t, {});
+    by_count[t] = written_out(world, t, {.split = (t.position + 1 + 3) / 4});
+    by_chunk[t] = written_out(world, t, {.origin = 17});
+    no_slack[t] = written_out(world, t, {.slack = 0.0f});
+    descending[t] = written_out(world, t, {.descending = true});
+  }
+  EXPECT_EQ(difference(contract, got, 64), "");
+  // Control arms: a fixed count of splits over the length, borders counted from where a chunk began, a reference that follows
+  // each new maximum, keys of a block taken backwards.
+  EXPECT_NE(difference(by_count, got, 64), "");
+  EXPECT_NE(difference(by_chunk, got, 64), "");
+  EXPECT_NE(difference(no_slack, got, 64), "");
+  EXPECT_NE(difference(descending, got, 64), "");
+}
+
+TEST(AttentionOrder, ProfilesDiffer) {
+  World world({.query_heads = 4, .kv_heads = 1, .head_dim = 64, .page_size = 16}, {400});
+  const Device device = device_of(Profile::kPortable, detect_isa()), tc_device = device_of(Profile::kTc, detect_isa());
+  world.allocate(device, 7, true);
+  world.write(device, world.all_tokens());
+  Outputs portable, tc;
+  world.run(world.all_tokens(), schedule(device), portable);
+  world.run(world.all_tokens(), schedule(tc_device), tc);
+  EXPECT_NE(difference(portable, tc, 64), "");
+}
+
+TEST(KvPages, ReadsBackWhatWasWrittenAndStartsAtZero) {
+  const Device device = device_of(Profile::kPortable, detect_isa(), 2);
+  for (const int64_t head_dim : {8, 24, 128}) {
+    for (const int64_t page_size : {16, 48, 128}) {
+      KvPages pages(device, 3, page_size, 2, head_dim);
+      EXPECT_GE(pages.bytes(), static_cast<size_t>(3 * page_size * 2 * head_dim * 4));
+      const int64_t slots = 3 * page_size, width = 2 * head_dim;
+      std::vector<int64_t> some;
+      std::vector<Bf16> k, v;
+      for (int64_t slot = slots - 1; slot >= 0; slot -= 3) {
+        some.push_back(slot);
+        for (int64_t i = 0; i < width; ++i) {
+          k.push_back(Bf16{static_cast<uint16_t>(slot * width + i + 1)});
+          v.push_back(Bf16{static_cast<uint16_t>(~(slot * width + i))});
+        }
+      }
+      pages.write(device, static_cast<int64_t>(some.size()), k.data(), v.data(), width, some.data());
+      for (int64_t slot = 0; slot < slots; ++slot)
+        for (int64_t i = 0; i < width; ++i) {
+          const bool written = (slots - 1 - slot) % 3 == 0;
+          ASSERT_EQ(pages.key(slot, i / head_dim, i % head_dim).bits, written ? static_cast<uint16_t>(slot * width + i + 1) : 0);
+          ASSERT_EQ(pages.value(slot, i / head_dim, i % head_dim).bits, written ? static_cast<uint16_t>(~(slot * width + i)) : 0);
+        }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace invar

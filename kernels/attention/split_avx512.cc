@@ -1,0 +1,68 @@
+#include "kernels/attention/fp32_chains.h"
+#include "kernels/attention/tensor_core_chains.h"
+#include "kernels/lanes/lanes_avx512.h"
+
+namespace invar::attention_schedule {
+namespace {
+
+struct Lanes : LanesAvx512 {
+  static V max(V a, V b) { return _mm512_max_ps(a, b); }
+  static float largest(V v) { return _mm512_reduce_max_ps(v); }
+  // Lanes [begin, end) of v, `other` elsewhere; the range may lie anywhere.
+  static V keep(V v, V other, int begin, int end) {
+    const int b = begin < 0 ? 0 : begin > 16 ? 16 : begin, e = end < 0 ? 0 : end > 16 ? 16 : end;
+    const uint32_t mask = ((1u << e) - 1u) & ~((1u << b) - 1u);
+    return _mm512_mask_mov_ps(other, static_cast<__mmask16>(mask), v);
+  }
+  static V even(const Bf16* pairs) { return WordsAvx512::low_half(load_words(pairs)); }
+  static V odd(const Bf16* pairs) { return WordsAvx512::high_half(load_words(pairs)); }
+  static __m512i load_words(const Bf16* pairs) { return _mm512_loadu_si512(pairs); }
+  static __m512i load_words(const Bf16* pairs, int64_t count) {  // zeros from word `count` on
+    if (count <= 0) return _mm512_setzero_si512();
+    return _mm512_maskz_loadu_epi32(static_cast<__mmask16>(count < 16 ? (1u << count) - 1u : 0xffffu), pairs);
+  }
+  static void store_words(uint32_t* p, __m512i v) { _mm512_storeu_si512(p, v); }
+  static __m512i low_words(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi32(0xffff)); }
+  static __m512i high_words(__m512i v) { return _mm512_srli_epi32(v, 16); }
+  // numerics::exp2_fast; NaN stays NaN.
+  static V exp2_fast(V x) {
+    const V y = _mm512_min_ps(splat(128.0f), x);  // NaN comes from the second operand; 2^128 is +inf and so is all above
+    const V n = _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const V f = sub(y, n);
+    V p = splat(numerics::kExp2Fast[numerics::kExp2FastDegree - 1]);
+    for (int i = numerics::kExp2FastDegree - 2; i >= 0; --i) p = fma(p, f, splat(numerics::kExp2Fast[i]));
+    p = fma(p, f, splat(1.0f));
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, splat(-126.0f), _CMP_NLT_UQ), p, n);
+  }
+  // bf of a weight, widened again. Weights are >= +0; a NaN may come out as any value, the denominator carries it.
+  static V round_weight(V p) {
+    const __m512i u = _mm512_castps_si512(p);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+    return _mm512_castsi512_ps(_mm512_and_si512(r, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  // The eight lanes of the denominator: keys ascending, so the low half goes first.
+  static __m256 load_sums(const float* l) { return _mm256_loadu_ps(l); }
+  static void store_sums(float* l, __m256 v) { _mm256_storeu_ps(l, v); }
+  static __m256 scale_sums(__m256 l, V alpha) { return _mm256_mul_ps(l, _mm512_castps512_ps256(alpha)); }
+  static __m256 add_sums(__m256 l, V p) {
+    return _mm256_add_ps(_mm256_add_ps(l, _mm512_castps512_ps256(p)), _mm512_extractf32x8_ps(p, 1));
+  }
+  // Sixteen weights, rounded before, as the shared operand of tensor-core steps: prepare_tensor_core_group's result.
+  static void prepare_weights(const float* p, TensorCoreGroup* group) {
+    const __m512i u = _mm512_castps_si512(load(p));
+    const __m512i field = _mm512_and_si512(u, _mm512_set1_epi32(0x7f800000));
+    store(group->value, _mm512_castsi512_ps(u));
+    _mm512_store_si512(group->exponents, _mm512_or_si512(field, _mm512_srli_epi32(field, 16)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(group->bits), _mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)));
+    group->wide = _mm512_cmpgt_epu32_mask(field, _mm512_set1_epi32(153 << 23)) != 0;
+    group->zero = _mm512_testn_epi32_mask(u, _mm512_set1_epi32(0x7fffffff)) == 0xffff;
+  }
+};
+
+}  // namespace
+
+void portable_avx512(const SplitTile& tile) { run_split<Lanes, Fp32Chains<Lanes>>(tile); }
+void tc_avx512(const SplitTile& tile) { run_split<Lanes, TensorCoreChains<Lanes, WordsAvx512>>(tile); }
+
+}  // namespace invar::attention_schedule

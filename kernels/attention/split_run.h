@@ -1,0 +1,122 @@
+// The walk over one split, written once for every vector width (L) and matrix rule (M). See schedules.h for the data and
+// README.md for the order. Everything here is in an unnamed namespace: see lanes/lanes_avx2.h.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention/attention_order.h"
+#include "kernels/attention/schedules.h"
+
+namespace invar::attention_schedule {
+namespace {
+
+using numerics::Bf16;
+
+constexpr int kBlock = numerics::kAttentionBlock;
+constexpr int kSumLanes = numerics::kAttentionSumLanes;
+
+constexpr int least(int a, int b) { return a < b ? a : b; }
+constexpr int most(int a, int b) { return a < b ? b : a; }
+
+// One row of scores becomes weights p, rounded to bf16; the row's state moves on. Keys outside [begin, end) get p = 0.
+template <class L>
+inline void softmax_block(float* scores, int begin, int end, float c, float* reference, float* lanes, float* o, int64_t o_count) {
+  using V = typename L::V;
+  constexpr int kVectors = kBlock / L::kWidth;
+  const V low = L::splat(-__builtin_inff());
+  V s[kVectors];
+  for (int i = 0; i < kVectors; ++i) s[i] = L::load(scores + i * L::kWidth);
+  const bool partial = begin > 0 || end < kBlock;
+  if (partial)
+    for (int i = 0; i < kVectors; ++i) s[i] = L::keep(s[i], low, begin - i * L::kWidth, end - i * L::kWidth);
+  V m[kVectors];
+  for (int i = 0; i < kVectors; ++i) m[i] = s[i];
+  for (int n = kVectors / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; ++i) m[i] = L::max(m[i], m[i + n]);
+  const float candidate = L::largest(m[0]) * c;
+  if (candidate - *reference > attention_order::kReferenceSlack) {
+    const V alpha = L::exp2_fast(L::splat(*reference - candidate));
+    L::store_sums(lanes, L::scale_sums(L::load_sums(lanes), alpha));
+    for (int64_t d = 0; d < o_count; d += L::kWidth) L::store(o + d, L::mul(L::load(o + d), alpha));
+    *reference = candidate;
+  }
+  const V shift = L::splat(-*reference), factor = L::splat(c);
+  auto sums = L::load_sums(lanes);
+  for (int i = 0; i < kVectors; ++i) {
+    V p = L::exp2_fast(L::fma(s[i], factor, shift));
+    if (partial) p = L::keep(p, L::splat(0.0f), begin - i * L::kWidth, end - i * L::kWidth);
+    sums = L::add_sums(sums, p);
+    L::store(scores + i * L::kWidth, L::round_weight(p));
+  }
+  L::store_sums(lanes, sums);
+}
+
+// The keys of one block that each of R rows sees; empty where begin >= end.
+template <int R>
+struct BlockRanges {
+  int begin[R];
+  int end[R];
+
+  bool whole() const {
+    for (int r = 0; r < R; ++r)
+      if (begin[r] > 0 || end[r] < kBlock) return false;
+    return true;
+  }
+};
+
+// R query vectors through the whole split. M holds the matrix rule:
+//   scores<R>(t, first, block, s)                  raw scores s[r * 64 + key of the block]
+//   values<R>(t, p, block, ranges, o)              o goes on with the block's value products; p as s, `ranges` says who sees what
+template <class L, class M, int R>
+void register_tile(const SplitTile& t, const M& matrix, int64_t first) {
+  alignas(64) float scores[R * kBlock];
+  float* l = t.l + first * kSumLanes;
+  float* o = t.o + first * t.o_stride;
+  const int32_t* begin = t.begin + first;
+  const int32_t* end = t.end + first;
+  int lowest = numerics::kAttentionSplit, highest = 0;
+  for (int r = 0; r < R; ++r) {
+    t.reference[first + r] = -__builtin_inff();
+    for (int i = 0; i < kSumLanes; ++i) l[r * kSumLanes + i] = 0.0f;
+    for (int64_t d = 0; d < t.o_stride; ++d) o[r * t.o_stride + d] = 0.0f;
+    if (begin[r] >= end[r]) continue;
+    lowest = least(lowest, begin[r]);
+    highest = most(highest, end[r]);
+  }
+  for (int block = lowest / kBlock * kBlock; block < highest; block += kBlock) {
+    BlockRanges<R> ranges;
+    bool visible = false;
+    for (int r = 0; r < R; ++r) {
+      ranges.begin[r] = most(begin[r] - block, 0);
+      ranges.end[r] = least(end[r] - block, kBlock);
+      visible |= ranges.begin[r] < ranges.end[r];
+    }
+    if (!visible) continue;
+    matrix.template scores<R>(t, first, block, scores);
+    for (int r = 0; r < R; ++r) {
+      if (ranges.begin[r] >= ranges.end[r]) continue;
+      softmax_block<L>(scores + r * kBlock, ranges.begin[r], ranges.end[r], t.c, t.reference + first + r, l + r * kSumLanes,
+                       o + r * t.o_stride, t.o_stride);
+    }
+    matrix.template values<R>(t, scores, block, ranges, o);
+  }
+}
+
+template <class L, class M>
+void run_split(const SplitTile& t) {
+  const M matrix(t);
+  for (int64_t first = 0; first < t.vectors; first += t.rows_per_tile) {
+    const int64_t left = t.vectors - first;
+    switch (left < t.rows_per_tile ? left : t.rows_per_tile) {
+      case 1: register_tile<L, M, 1>(t, matrix, first); break;
+      case 2: register_tile<L, M, 2>(t, matrix, first); break;
+      case 3: register_tile<L, M, 3>(t, matrix, first); break;
+      case 4: register_tile<L, M, 4>(t, matrix, first); break;
+      case 5: register_tile<L, M, 5>(t, matrix, first); break;
+      default: register_tile<L, M, 6>(t, matrix, first); break;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace invar::attention_schedule

@@ -1,0 +1,259 @@
+// The CPU schedule of both linears: cuts rows, panels and runs of k into tiles and hands them to the threads.
+//
+//   for a chunk of rows                     (bounds the memory of prepared rows)
+//     prepare rows                          (widen, or exponents for tc; once for all outputs)
+//     for items = row tile x panel group    (threads take items)
+//       for runs of k                       (weights of a run stay in the first cache ...
+//         for blocks of rows                 ... while these pass)
+//           tile kernel                     (accumulators in registers)
+//       bias, rounding, store
+//
+// Nothing here adds: the order is in k_order.h, the arithmetic in the tile kernels, row_tree.h and the two `store` functions.
+#include "kernels/linear/linear.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/linear/k_order.h"
+#include "kernels/linear/packing.h"
+#include "kernels/linear/tensor_core.h"
+#include "kernels/linear/tile.h"
+
+namespace invar {
+
+namespace {
+
+constexpr int64_t kGroup = numerics::kTensorCoreGroup;
+constexpr int64_t kPanel = packing::kPanel;
+constexpr int64_t kPreparedBytes = 8 << 20;  // prepared rows of a chunk, about
+constexpr int64_t kMostChunkRows = 768;
+constexpr int64_t kItemRows = 96;            // rows whose results one item holds
+constexpr int64_t kAheadLines = 64;          // prefetch distance when a line is used once
+constexpr int64_t kSerialWork = 16 << 10;    // elements below which waking a thread costs more than it helps
+
+// Grows, never shrinks; one a thread and use.
+template <int Use>
+std::byte* scratch(size_t bytes) {
+  thread_local Buffer buffer;
+  if (buffer.size() < bytes) buffer = Buffer(bytes);
+  return buffer.data();
+}
+
+const TileKernels::Table& table_of(const Device& device) {
+  const TileKernels* tiles = &scalar_tiles();
+#if defined(__x86_64__)
+  if (device.isa() == Isa::kAvx512) tiles = &avx512_tiles();
+  if (device.isa() == Isa::kAvx2) tiles = &avx2_tiles();
+#endif
+  return device.profile() == Profile::kTc ? tiles->tc : tiles->portable;
+}
+
+// Results of an item: row r, output j (counted from the item's first row and output) of slot s at
+// values[s * slot_stride + r * stride + j].
+struct ItemResult {
+  int64_t first_row, rows;
+  int64_t first_output, outputs;  // without the padding
+  float* values;
+  int64_t slot_stride, stride;
+};
+
+class Schedule {
+ public:
+  Schedule(const Device& device, KOrder order, const PackedWeights& weights, const Bf16* x, int64_t x_stride, int64_t rows)
+      : device_(device), order_(std::move(order)), table_(table_of(device)), weights_(weights), x_(x), x_stride_(x_stride), rows_(rows) {
+    for (const KRun& run : order_.runs) {
+      group_of_run_.push_back(groups_);
+      groups_ += (run.end - run.begin + kGroup - 1) / kGroup;
+    }
+    group_bytes_ = device.profile() == Profile::kTc ? sizeof(TensorCoreGroup) : kGroup * sizeof(float);
+  }
+
+  // store(const ItemResult&) is called once for each item, from any thread.
+  template <class Store>
+  void run(const Store& store) {
+    const int64_t row_bytes = std::max<int64_t>(1, groups_ * group_bytes_);
+    const int64_t chunk = std::clamp(kPreparedBytes / row_bytes / kItemRows * kItemRows, kItemRows, kMostChunkRows);
+    for (first_row_ = 0; first_row_ < rows_; first_row_ += chunk) {
+      chunk_rows_ = std::min(chunk, rows_ - first_row_);
+      blocks_ = (chunk_rows_ + table_.most_rows - 1) / table_.most_rows;
+      prepare();
+      run_items(store);
+    }
+  }
+
+ private:
+  // Blocks of rows as equal as can be, so that none is much less efficient than the others.
+  int64_t block_begin(int64_t block) const { return block * chunk_rows_ / blocks_; }
+
+  void prepare() {
+    prepared_ = scratch<0>(static_cast<size_t>(chunk_rows_ * groups_ * group_bytes_));
+    if (chunk_rows_ * weights_.inputs() < kSerialWork) {
+      for (int64_t block = 0; block < blocks_; ++block) prepare_block(block);
+    } else {
+      device_.pool().run(blocks_, [this](int64_t block) { prepare_block(block); });
+    }
+  }
+
+  void prepare_block(int64_t block) const {
+    const int64_t begin = block_begin(block), rows = block_begin(block + 1) - begin;
+    std::byte* out = prepared_ + begin * groups_ * group_bytes_;
+    for (const KRun& run : order_.runs) {
+      for (int64_t k = run.begin; k < run.end; k += kGroup) {
+        const int count = static_cast<int>(std::min(run.end - k, kGroup));
+        for (int64_t r = 0; r < rows; ++r, out += group_bytes_) {
+          const Bf16* from = x_ + (first_row_ + begin + r) * x_stride_ + k;
+          if (device_.profile() == Profile::kTc) {
+            prepare_tensor_core_group(from, count, reinterpret_cast<TensorCoreGroup*>(out));
+          } else if (count == kGroup) {
+            for (int i = 0; i < kGroup; ++i) reinterpret_cast<float*>(out)[i] = numerics::widen(from[i]);
+          } else {
+            for (int i = 0; i < count; ++i) reinterpret_cast<float*>(out)[i] = numerics::widen(from[i]);
+          }
+        }
+      }
+    }
+  }
+
+  template <class Store>
+  void run_items(const Store& store) {
+    const int64_t panels = packing::panels(weights_.outputs());
+    // One block of rows: several panels at once keep enough chains in flight. More blocks: the rows do.
+    int64_t wide = 1;
+    if (blocks_ == 1)
+      for (int64_t p = 2; p <= kMostPanels; ++p)
+        if (table_.kernel[chunk_rows_][p]) wide = p;
+    // The last panels go out one by one, so that the threads end together.
+    const int64_t threads = device_.pool().threads();
+    const int64_t wide_items = wide == 1 ? 0 : threads == 1 ? panels / wide : std::max<int64_t>(0, panels - 2 * threads) / wide;
+    const int64_t panel_items = wide_items + (panels - wide_items * wide);
+    const int64_t blocks_per_item = std::max<int64_t>(1, kItemRows / table_.most_rows);
+    const int64_t row_items = (blocks_ + blocks_per_item - 1) / blocks_per_item;
+    device_.pool().run(panel_items * row_items, [&](int64_t item) {
+      const int64_t i = item % panel_items, first_block = item / panel_items * blocks_per_item;
+      const int64_t first_panel = i < wide_items ? i * wide : wide_items * wide + (i - wide_items);
+      store(run_item(first_panel, i < wide_items ? wide : 1, first_block, std::min(blocks_, first_block + blocks_per_item)));
+    });
+  }
+
+  ItemResult run_item(int64_t first_panel, int64_t panels, int64_t first_block, int64_t last_block) const {
+    const int64_t first = block_begin(first_block), rows = block_begin(last_block) - first;
+    const int64_t stride = panels * kPanel, slot_stride = rows * stride;
+    float* values = reinterpret_cast<float*>(scratch<1>(static_cast<size_t>((order_.slots + 1) * slot_stride) * sizeof(float)));
+    float* open_chains = values + order_.slots * slot_stride;
+    if (order_.runs.empty()) std::memset(values, 0, static_cast<size_t>(order_.slots * slot_stride) * sizeof(float));
+    TileTask task;
+    task.panel_stride = packing::panel_words(weights_.inputs());
+    task.stride = stride;
+    for (size_t i = 0; i < order_.runs.size(); ++i) {
+      const KRun& run = order_.runs[i];
+      task.weights = packing::panel(weights_, first_panel) + run.begin * packing::kLineWords;
+      task.count = run.end - run.begin;
+      for (int64_t block = first_block; block < last_block; ++block) {
+        const int64_t begin = block_begin(block), block_rows = block_begin(block + 1) - begin;
+        const int64_t offset = (begin - first) * stride;
+        task.ahead = block == first_block ? kAheadLines * packing::kLineWords : 0;
+        task.x = prepared_ + (begin * groups_ + block_rows * group_of_run_[i]) * group_bytes_;
+        task.start = run.opens ? nullptr : open_chains + offset;
+        task.out = (run.closes ? values + run.slot * slot_stride : open_chains) + offset;
+        task.fold = run.folds;
+        table_.kernel[block_rows][panels](task);
+      }
+    }
+    const int64_t first_output = first_panel * kPanel;
+    return {first_row_ + first, rows,  first_output, std::min(stride, weights_.outputs() - first_output), values,
+            slot_stride,        stride};
+  }
+
+  const Device& device_;
+  const KOrder order_;
+  const TileKernels::Table& table_;
+  const PackedWeights& weights_;
+  const Bf16* x_;
+  int64_t x_stride_;
+  int64_t rows_;
+  std::vector<int64_t> group_of_run_;
+  int64_t groups_ = 0;  // k16 groups of a row over all runs
+  int64_t group_bytes_ = 0;
+  int64_t first_row_ = 0, chunk_rows_ = 0, blocks_ = 0;  // of the chunk at work
+  std::byte* prepared_ = nullptr;  // [block][run][group][row of the block]
+};
+
+void round_row(const float* value, const float* bias, int64_t count, Bf16* y) {
+  if (bias) {
+    for (int64_t j = 0; j < count; ++j) y[j] = numerics::bf(numerics::add(value[j], bias[j]));
+  } else {
+    for (int64_t j = 0; j < count; ++j) y[j] = numerics::bf(value[j]);
+  }
+}
+
+void copy_row(const float* value, const float* bias, int64_t count, float* y) {
+  if (bias) {
+    for (int64_t j = 0; j < count; ++j) y[j] = numerics::add(value[j], bias[j]);
+  } else {
+    std::memcpy(y, value, static_cast<size_t>(count) * sizeof(float));
+  }
+}
+
+}  // namespace
+
+void linear_column(const Device& device, const ColumnLinear& p) {
+  KOrder order = column_order(device.profile(), device.control_arm(), p.rows, p.weights->inputs());
+  Schedule schedule(device, std::move(order), *p.weights, p.x, p.x_stride, p.rows);
+  schedule.run([&](const ItemResult& item) {
+    float bias[kMostPanels * kPanel];
+    if (p.bias)
+      for (int64_t j = 0; j < item.outputs; ++j) bias[j] = numerics::widen(p.bias[item.first_output + j]);
+    for (int64_t r = 0; r < item.rows; ++r) {
+      const float* value = item.values + r * item.stride;
+      const int64_t to = (item.first_row + r) * p.y_stride + item.first_output;
+      if (p.y) {
+        round_row(value, p.bias ? bias : nullptr, item.outputs, p.y + to);
+      } else {
+        copy_row(value, p.bias ? bias : nullptr, item.outputs, p.y_fp32 + to);
+      }
+    }
+  });
+}
+
+void linear_row(const Device& device, const RowLinear& p) {
+  std::vector<TreeNode> held;  // the non-empty segments of this rank
+  for (int i = p.first; i < p.last; ++i)
+    if (!p.segments.empty(i, i + 1)) held.push_back({0, i});
+  std::vector<TreeMerge> merges;
+  for (const TreeNode& node : p.nodes) merges.emplace_back(held, node);
+  if (merges.empty()) return;
+  KOrder order = row_order(device.profile(), device.control_arm(), p.rows, p.segments, p.first, p.last);
+  Schedule schedule(device, std::move(order), *p.weights, p.x, p.x_stride, p.rows);
+  schedule.run([&](const ItemResult& item) {
+    const float* segment[numerics::kSegments];
+    for (size_t i = 0; i < held.size(); ++i) segment[i] = item.values + held[i].index * item.slot_stride;
+    for (size_t i = 0; i < merges.size(); ++i) {
+      // The node's first segment takes the sum; other nodes do not read it.
+      float* sum = item.values + std::max(p.first, p.nodes[i].index << p.nodes[i].level) * item.slot_stride;
+      merges[i].apply(segment, item.slot_stride, sum);
+      for (int64_t r = 0; r < item.rows; ++r)
+        std::memcpy(p.partials + (static_cast<int64_t>(i) * p.rows + item.first_row + r) * p.weights->outputs() + item.first_output,
+                    sum + r * item.stride, static_cast<size_t>(item.outputs) * sizeof(float));
+    }
+  });
+}
+
+void finish_row_linear(const Device& device, const float* root, const Bf16* bias, int64_t rows, int64_t outputs, Bf16* y) {
+  constexpr int64_t kBlock = 512;  // outputs at a time, for the widened bias
+  const auto finish = [&](int64_t row) {
+    for (int64_t j = 0; j < outputs; j += kBlock) {
+      const int64_t count = std::min(kBlock, outputs - j);
+      float wide[kBlock];
+      if (bias)
+        for (int64_t i = 0; i < count; ++i) wide[i] = numerics::widen(bias[j + i]);
+      round_row(root + row * outputs + j, bias ? wide : nullptr, count, y + row * outputs + j);
+    }
+  };
+  if (rows * outputs < kSerialWork * 4) {
+    for (int64_t row = 0; row < rows; ++row) finish(row);
+  } else {
+    device.pool().run(rows, finish);
+  }
+}
+
+}  // namespace invar

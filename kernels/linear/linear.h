@@ -1,0 +1,65 @@
+// Linear layers: y[m][n] = sum over k of x[m][k] * w[n][k], in the order of the contract (README.md, clauses 3 and 4).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/device/device.h"
+#include "kernels/linear/row_tree.h"
+
+namespace invar {
+
+// Weights of one linear on a device: [outputs][inputs] bf16, packed once at load for streaming. The packing is the backend's own.
+class PackedWeights {
+ public:
+  PackedWeights() = default;
+  PackedWeights(const Device& device, int64_t outputs, int64_t inputs);
+  int64_t outputs() const { return outputs_; }
+  int64_t inputs() const { return inputs_; }
+  size_t bytes() const { return buffer_.size(); }
+  // Copies `count` rows of [inputs] bf16, row r at rows + r * row_stride, to outputs [first_output, first_output + count).
+  void pack_rows(int64_t first_output, const Bf16* rows, int64_t count, int64_t row_stride);
+  const std::byte* data() const { return buffer_.data(); }
+  Bf16 at(int64_t output, int64_t input) const;  // for references and tests
+
+ private:
+  Buffer buffer_;
+  int64_t outputs_ = 0;
+  int64_t inputs_ = 0;
+};
+
+// Column-parallel: each output is whole on its rank. Leaves of column_leaf(profile) in k, folded left; bias added once (RN).
+// Exactly one of y (rounded to bf16) and y_fp32 is set. Strides in elements.
+struct ColumnLinear {
+  int64_t rows = 0;
+  const Bf16* x = nullptr;
+  int64_t x_stride = 0;
+  const PackedWeights* weights = nullptr;
+  const Bf16* bias = nullptr;  // [outputs] or null
+  Bf16* y = nullptr;
+  float* y_fp32 = nullptr;
+  int64_t y_stride = 0;
+};
+void linear_column(const Device& device, const ColumnLinear& problem);
+void linear_column_reference(Profile profile, const ColumnLinear& problem);
+
+// Row-parallel: the rank holds k of segments [first, last), i.e. weights.inputs() == begin[last] - begin[first] and x starts at
+// begin[first]. Writes one fp32 value per output and node: partials[(i * rows + m) * outputs + n] for node i of `nodes`.
+struct RowLinear {
+  int64_t rows = 0;
+  const Bf16* x = nullptr;
+  int64_t x_stride = 0;
+  const PackedWeights* weights = nullptr;
+  RowSegments segments;
+  int first = 0;
+  int last = numerics::kSegments;
+  std::vector<TreeNode> nodes;  // maximal_subtrees(segments, first, last)
+  float* partials = nullptr;
+};
+void linear_row(const Device& device, const RowLinear& problem);
+void linear_row_reference(Profile profile, const RowLinear& problem);
+
+// y = bf(RN(root + bias)), or bf(root) without bias. `count` elements a row, rows contiguous.
+void finish_row_linear(const Device& device, const float* root, const Bf16* bias, int64_t rows, int64_t outputs, Bf16* y);
+
+}  // namespace invar

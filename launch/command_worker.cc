@@ -1,0 +1,107 @@
+// invar worker: one rank, started by mpirun or srun. The first rank of each replica dials the coordinator.
+#include <cstdio>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "launch/commands.h"
+#include "launch/flags.h"
+#include "launch/progress.h"
+#include "rpc/worker_link/admission.h"
+#include "rpc/worker_link/link_channel.h"
+
+namespace invar::launch {
+namespace {
+
+struct Flags {
+  RankFlags ranks;
+  EngineOptions engine;  // max_num_seqs sizes the KV default
+  std::string coordinator = "127.0.0.1:50052";
+  int64_t connect_timeout = 60;
+  int64_t collective_timeout = 60;
+};
+
+v1::Hello hello_of(const Rank& rank, const parallel::Layout& layout, const std::vector<RankReport>& reports) {
+  v1::Hello hello;
+  hello.set_replica(static_cast<uint32_t>(reports.front().rank / layout.replica()));
+  hello.mutable_layout()->set_tensor_parallel(static_cast<uint32_t>(layout.tp));
+  hello.mutable_layout()->set_pipeline_parallel(static_cast<uint32_t>(layout.pp));
+  hello.mutable_layout()->set_expert_parallel(static_cast<uint32_t>(layout.ep));
+  hello.mutable_layout()->set_data_parallel(static_cast<uint32_t>(layout.dp));
+  for (const RankReport& r : reports) {
+    v1::RankInfo* info = hello.add_ranks();
+    info->set_rank(static_cast<uint32_t>(r.rank));
+    info->set_host(r.host);
+    info->set_pid(static_cast<uint32_t>(r.pid));
+    info->set_device(r.device);
+    info->set_numerics_id(r.numerics_id);
+    info->set_model_digest(r.model_digest);
+    info->set_build_id(r.build_id);
+  }
+  *hello.mutable_capacity() = rpc::to_capacity(rank.facts());
+  return hello;
+}
+
+absl::Status work(const Flags& flags, parallel::Transport& transport) {
+  auto options = rank_options(flags.ranks, flags.engine, transport.local_size());
+  if (!options.ok()) return options.status();
+  auto model_flags = model_options(flags.ranks.model);
+  if (!model_flags.ok()) return model_flags.status();
+  auto model = open_model(*model_flags);
+  if (!model.ok()) return model.status();
+  ProgressBar bar("loading weights");
+  auto rank = Rank::load(transport, *model, *options, "", transport.rank() == 0 ? bar.callback() : LoadProgressFn());
+  if (!rank.ok()) return rank.status();
+  const std::vector<RankReport> reports = (*rank)->gather_reports();
+  if (!(*rank)->leader()) return (*rank)->run(nullptr);
+
+  rpc::LinkOptions link;
+  link.coordinator = flags.coordinator;
+  link.wait = std::chrono::seconds(flags.connect_timeout);
+  auto channel = rpc::LinkChannel::connect(link, hello_of(**rank, options->layout, reports));
+  if (!channel.ok()) return absl::Status(channel.status().code(), absl::StrCat("--coordinator ", flags.coordinator, ": ", channel.status().message()));
+  const absl::Status ran = (*rank)->run(channel->get());
+  const absl::Status closed = (*channel)->close(std::chrono::seconds(5));
+  return ran.ok() ? closed : ran;
+}
+
+int worker(const Flags& flags) {
+  parallel::TransportOptions options;
+  options.timeout = std::chrono::seconds(flags.collective_timeout);
+  auto transport = parallel::start_mpi(options);
+  if (!transport.ok()) return fail("worker", transport.status());
+  absl::Status status;
+  try {
+    status = work(flags, **transport);
+  } catch (const std::exception& e) {
+    status = absl::UnavailableError(e.what());
+  }
+  if (!status.ok()) {
+    const int code = fail(absl::StrCat("worker: rank ", (*transport)->rank(), " on ", (*transport)->host()), status);
+    std::fflush(stderr);
+    (*transport)->abort(code);
+    return code;
+  }
+  (*transport)->finalize();
+  return 0;
+}
+
+}  // namespace
+
+void add_worker(CLI::App& program, Commands& commands) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* app = program.add_subcommand("worker", "one rank of a coordinator, started by mpirun or srun");
+  add_flags(*app, flags->ranks);
+  app->add_option("--max-num-seqs", flags->engine.max_num_seqs, "as given to the coordinator: sizes the KV default")->check(CLI::PositiveNumber);
+  app->add_option("--coordinator,-c", flags->coordinator, "worker address of `invar serve`")->option_text("HOST:PORT");
+  app->add_option("--connect-timeout", flags->connect_timeout, "seconds to wait for the coordinator")->check(CLI::PositiveNumber);
+  app->add_option("--collective-timeout", flags->collective_timeout, "seconds until a silent peer counts as lost; longer than any step")
+      ->check(CLI::PositiveNumber);
+  app->footer(
+      "Every rank gets the same flags as the coordinator's layout. Example, on the login node of a cluster:\n"
+      "  invar serve --model FOLDER --tp 4 --transport mpi --external-ranks --worker-address 0.0.0.0:50052\n"
+      "  mpirun -np 4 --hostfile HOSTS invar worker --model FOLDER --tp 4 --coordinator LOGIN:50052\n"
+      "  srun --mpi=pmix -n 4 invar worker --model FOLDER --tp 4 --coordinator LOGIN:50052");
+  commands[app] = [flags] { return worker(*flags); };
+}
+
+}  // namespace invar::launch

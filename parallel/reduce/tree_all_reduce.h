@@ -1,0 +1,58 @@
+// TreeAllReduce: partial sums of a row-parallel linear on each tp rank -> the whole bf16 result on every rank (clause 4).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/device/device.h"
+#include "kernels/linear/linear.h"
+#include "parallel/transport/group.h"
+
+namespace invar::parallel {
+
+// Nodes for which a rank that owns segments [first, last) ships values: the maximal aligned subtrees. Under
+// ControlArm::kRankOrderAllReduce each non-empty segment by itself, so that the ordinary left fold can be formed.
+// RowLinear::nodes must come from here.
+std::vector<numerics::TreeNode> shipped_nodes(ControlArm arm, const RowSegments& segments, int first, int last);
+
+// Equal bits, different traffic. kAuto chooses by size.
+enum class ReduceAlgorithm : uint8_t {
+  kAuto,
+  kGather,   // all-gather of the partials, then the whole tree on each rank: one round
+  kScatter,  // each rank takes one slice of all partials, merges it, and the bf16 slices are all-gathered: two rounds
+};
+// From this many bytes of one fp32 partial on, kAuto scatters.
+inline constexpr int64_t kScatterBytes = 64 << 10;
+
+struct RowReduction {
+  int64_t rows = 0;  // equal on each rank
+  int64_t outputs = 0;
+  RowSegments segments;             // of the linear's K
+  const float* partials = nullptr;  // [my nodes][rows][outputs], as RowLinear writes for segments_of(tp, index)
+  const Bf16* bias = nullptr;       // [outputs] or null
+  Bf16* y = nullptr;                // [rows][outputs] = bf(RN(root + bias)), on every rank
+};
+
+// Owns the scratch of one rank; grows to the largest problem seen. 1 to 8 ranks, segments_of() shares.
+class TreeAllReduce {
+ public:
+  TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm = ReduceAlgorithm::kAuto);
+  // Collective over the group. Throws PeerFailure.
+  void run(const RowReduction& problem);
+
+ private:
+  struct Pieces;
+  void gather(const RowReduction& problem, const Pieces& pieces);
+  void scatter(const RowReduction& problem, const Pieces& pieces);
+  void merge_and_finish(const RowReduction& problem, const Pieces& pieces, const float* const* values, int64_t begin, int64_t end);
+  void finish(const RowReduction& problem, const float* root, int64_t first, int64_t count);
+  float* scratch(Buffer& buffer, int64_t floats);
+
+  const Device* device_;
+  Group tp_;
+  ReduceAlgorithm algorithm_;
+  Buffer received_;
+  Buffer folded_;  // control arm only
+};
+
+}  // namespace invar::parallel

@@ -1,0 +1,37 @@
+#include "rpc/server/stream_writer.h"
+
+#include "rpc/server/generate_stream.h"
+
+namespace invar::rpc {
+
+StreamWriter::StreamWriter() : thread_([this] { run(); }) {}
+
+StreamWriter::~StreamWriter() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void StreamWriter::push(std::shared_ptr<GenerateStream> stream) {
+  std::lock_guard lock(mutex_);
+  ready_.push_back(std::move(stream));
+  if (ready_.size() == 1) changed_.notify_one();
+}
+
+void StreamWriter::run() {
+  std::vector<std::shared_ptr<GenerateStream>> streams;
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    changed_.wait(lock, [&] { return stop_ || !ready_.empty(); });
+    streams.swap(ready_);
+    lock.unlock();
+    for (const std::shared_ptr<GenerateStream>& stream : streams) stream->pump();
+    streams.clear();
+    lock.lock();
+  }
+}
+
+}  // namespace invar::rpc

@@ -1,0 +1,32 @@
+// The thread that starts writes for streams with something to say. Starting a write serialises the message and may enter the
+// kernel; done in the engine's callback it would be paid between two steps, once a stream.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace invar::rpc {
+
+class GenerateStream;
+
+class StreamWriter {
+ public:
+  StreamWriter();
+  ~StreamWriter();
+  // `stream`->pump() is called soon, from the writer's thread. Never blocks.
+  void push(std::shared_ptr<GenerateStream> stream);
+
+ private:
+  void run();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::shared_ptr<GenerateStream>> ready_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace invar::rpc

@@ -1,0 +1,63 @@
+// A request from its acceptance to its last response: its choices and the response being gathered.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/engine/choice_output.h"
+#include "runtime/engine/engine.h"
+#include "runtime/engine/sequence.h"
+#include "runtime/engine/validate.h"
+#include "runtime/proto/generate.pb.h"
+#include "runtime/proto/step.pb.h"
+
+namespace invar::engine {
+
+// Owned and used by the engine's thread once submitted. `context` must outlive it.
+class Request {
+ public:
+  Request(ValidRequest valid, Engine::Callback callback, const EngineContext& context);
+  Request(const Request&) = delete;
+  Request& operator=(const Request&) = delete;
+
+  // Gives it its id and its place in the order of arrival; before it is scheduled.
+  void admit(std::string id, uint64_t arrival);
+  const std::string& id() const { return valid_.id; }
+  const ValidRequest& valid() const { return valid_; }
+  Sequence* sequence(uint32_t choice) { return &sequences_[choice]; }
+  uint32_t choices() const { return static_cast<uint32_t>(sequences_.size()); }
+
+  // Takes the result over that sequence(choice) waits for: position logits_from + 1. What it says is added to the response being
+  // gathered. Returns true when it ended the choice.
+  bool take(uint32_t choice, const v1::TokenResult& result);
+
+  // Log-probabilities of the prompt belong into the first response, so the other choices wait until choice 0 has brought them.
+  bool prompt_logprobs_missing() const;
+  bool finished() const { return unfinished_ == 0; }
+  bool has_response() const { return response_.choices_size() > 0; }
+  // What was gathered since the last call; with usage and finished set if it is the last.
+  v1::GenerateResponse take_response();
+
+  // Kept by the engine.
+  Engine::Callback callback;
+  int replica = -1;
+  bool queued = true;           // no sequence has started yet
+  bool choices_held = false;    // choices 1 .. n-1 wait for the prompt's log-probabilities
+  bool touched = false;         // has something to say after this step
+
+ private:
+  v1::ChoiceDelta* delta_of(uint32_t choice);
+
+  ValidRequest valid_;
+  const EngineContext& context_;
+  std::vector<Sequence> sequences_;  // by choice; never resized: the scheduler holds pointers
+  std::vector<std::unique_ptr<ChoiceOutput>> outputs_;
+  v1::GenerateResponse response_;
+  std::vector<v1::TokenLogprobs> prompt_logprobs_;
+  bool prompt_logprobs_sent_ = false;
+  uint32_t unfinished_ = 0;
+};
+
+}  // namespace invar::engine
