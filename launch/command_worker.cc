@@ -6,7 +6,7 @@
 #include "launch/commands.h"
 #include "launch/flags.h"
 #include "launch/progress.h"
-#include "rpc/worker_link/admission.h"
+#include "rpc/worker_link/hello.h"
 #include "rpc/worker_link/link_channel.h"
 
 namespace invar::launch {
@@ -19,27 +19,6 @@ struct Flags {
   int64_t connect_timeout = 60;
   int64_t collective_timeout = 60;
 };
-
-v1::Hello hello_of(const Rank& rank, const parallel::Layout& layout, const std::vector<RankReport>& reports) {
-  v1::Hello hello;
-  hello.set_replica(static_cast<uint32_t>(reports.front().rank / layout.replica()));
-  hello.mutable_layout()->set_tensor_parallel(static_cast<uint32_t>(layout.tp));
-  hello.mutable_layout()->set_pipeline_parallel(static_cast<uint32_t>(layout.pp));
-  hello.mutable_layout()->set_expert_parallel(static_cast<uint32_t>(layout.ep));
-  hello.mutable_layout()->set_data_parallel(static_cast<uint32_t>(layout.dp));
-  for (const RankReport& r : reports) {
-    v1::RankInfo* info = hello.add_ranks();
-    info->set_rank(static_cast<uint32_t>(r.rank));
-    info->set_host(r.host);
-    info->set_pid(static_cast<uint32_t>(r.pid));
-    info->set_device(r.device);
-    info->set_numerics_id(r.numerics_id);
-    info->set_model_digest(r.model_digest);
-    info->set_build_id(r.build_id);
-  }
-  *hello.mutable_capacity() = rpc::to_capacity(rank.facts());
-  return hello;
-}
 
 absl::Status work(const Flags& flags, parallel::Transport& transport) {
   auto options = rank_options(flags.ranks, flags.engine, transport.local_size());
@@ -54,10 +33,11 @@ absl::Status work(const Flags& flags, parallel::Transport& transport) {
   const std::vector<RankReport> reports = (*rank)->gather_reports();
   if (!(*rank)->leader()) return (*rank)->run(nullptr);
 
+  const int replica = reports.front().rank / options->layout.replica();
   rpc::LinkOptions link;
   link.coordinator = flags.coordinator;
   link.wait = std::chrono::seconds(flags.connect_timeout);
-  auto channel = rpc::LinkChannel::connect(link, hello_of(**rank, options->layout, reports));
+  auto channel = rpc::LinkChannel::connect(link, rpc::make_hello(replica, options->layout, (*rank)->facts(), reports));
   if (!channel.ok()) return absl::Status(channel.status().code(), absl::StrCat("--coordinator ", flags.coordinator, ": ", channel.status().message()));
   const absl::Status ran = (*rank)->run(channel->get());
   const absl::Status closed = (*channel)->close(std::chrono::seconds(5));

@@ -55,7 +55,8 @@ struct Fp32Chains {
                            V (&acc)[R][N]) {
     for (int64_t i = 0; i < pairs; ++i) {
       V x[N];
-      for (int n = 0; n < N; n += 64 / (L::kWidth * 4)) __builtin_prefetch(ahead[n] + i * pair_step);
+      if constexpr (R <= 4)
+        for (int n = 0; n < N; n += 64 / (L::kWidth * 4)) __builtin_prefetch(ahead[n] + i * pair_step);
       for (int n = 0; n < N; ++n) x[n] = L::even(b[n] + i * pair_step);
       for (int r = 0; r < R; ++r) {
         const V s = L::splat(a[2 * i * KStep + r * RStep]);

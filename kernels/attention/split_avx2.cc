@@ -20,7 +20,8 @@ struct Lanes : LanesAvx2 {
     return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(inside));
   }
   static V even(const Bf16* pairs) { return WordsAvx2::low_half(load_words(pairs)); }
-  static V odd(const Bf16* pairs) { return WordsAvx2::high_half(load_words(pairs)); }
+  // Two shifts instead of a mask: a register for the mask would be the seventeenth, and spill an accumulator.
+  static V odd(const Bf16* pairs) { return WordsAvx2::low_half(_mm256_srli_epi32(load_words(pairs), 16)); }
   static __m256i load_words(const Bf16* pairs) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pairs)); }
   // head_dim is a multiple of 8: a vector of words is whole or absent.
   static __m256i load_words(const Bf16* pairs, int64_t count) { return count <= 0 ? _mm256_setzero_si256() : load_words(pairs); }

@@ -94,12 +94,20 @@ struct WordsAvx512 {
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static I cut(F v) { return _mm512_cvttps_epi32(v); }
   static F keep(uint32_t lanes, F yes, F no) { return _mm512_mask_mov_ps(no, static_cast<__mmask16>(lanes), yes); }
-  static uint32_t above(I v, I limit) { return _mm512_cmpgt_epu32_mask(v, limit); }
-  static uint32_t zeros(I v) { return _mm512_testn_epi32_mask(v, v); }
+  static uint32_t above(I v, I limit) { return bits(_mm512_cmpgt_epu32_mask(v, limit)); }
+  static uint32_t zeros(I v) { return bits(_mm512_testn_epi32_mask(v, v)); }
   static uint32_t overflowed(I a, I b, I sum) {
-    return _mm512_movepi32_mask(_mm512_and_si512(_mm512_xor_si512(a, sum), _mm512_xor_si512(b, sum)));
+    return bits(_mm512_movepi32_mask(_mm512_and_si512(_mm512_xor_si512(a, sum), _mm512_xor_si512(b, sum))));
   }
   static F to_float_toward_zero(I v) { return _mm512_cvt_roundepi32_ps(v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC); }
+
+ private:
+  // By hand: GCC 12 may spill a widened mask with a 16-bit store and reload 32 bits, the upper half garbage.
+  static uint32_t bits(__mmask16 mask) {
+    uint32_t lanes;
+    asm("kmovw %1, %0" : "=r"(lanes) : "k"(mask));
+    return lanes;
+  }
 };
 #endif
 

@@ -4,6 +4,8 @@
 
 namespace invar::norm_schedule {
 
+float sum_of_squares_avx512(const Bf16* x, int64_t count) { return sum_of_squares<LanesAvx512>(x, count); }
+
 void avx512(const RmsNorm& problem, int64_t begin, int64_t end) { norm_vectors<LanesAvx512>(problem, begin, end); }
 
 }  // namespace invar::norm_schedule

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/lanes/test_rows.h"
+#include "kernels/norm/schedules.h"
 
 namespace invar {
 namespace {
@@ -99,6 +100,21 @@ TEST(Norm, ARow_HasTheSameBitsAnywhereInAnyBatch) {
       EXPECT_TRUE(same_bits(norm(x.data() + row * kWidth, 1),
                             std::vector<Bf16>(all.begin() + row * kWidth, all.begin() + (row + 1) * kWidth)));
   }
+}
+
+TEST(Norm, TheSumItself_HasTheReferenceBits) {
+  for (const int64_t width : kWidths)
+    for (const Kind kind : kFiniteKinds)
+      for (uint64_t seed = 0; seed < 5; ++seed) {
+        const std::vector<Bf16> x = bf16_data(width, kind, seed);
+        const uint32_t want = numerics::float_bits(sum_of_squares_reference(x.data(), width));
+        if (detect_isa() >= Isa::kAvx2) {
+          ASSERT_EQ(numerics::float_bits(norm_schedule::sum_of_squares_avx2(x.data(), width)), want) << width;
+        }
+        if (detect_isa() >= Isa::kAvx512) {
+          ASSERT_EQ(numerics::float_bits(norm_schedule::sum_of_squares_avx512(x.data(), width)), want) << width;
+        }
+      }
 }
 
 // The clause read literally: 1024 lanes that all exist, empty ones +0, every stride taken.

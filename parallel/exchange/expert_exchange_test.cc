@@ -37,7 +37,8 @@ Outcome reference(const Step& step) {
   for (size_t home = 0; home < step.ids.size(); ++home)
     for (size_t i = 0; i < step.ids[home].size(); ++i) {
       auto& row = out[home].emplace_back();
-      for (Bf16 x : row_of_token(step.width, static_cast<int>(home), i / step.top_k)) row.push_back(expert_of(step.ids[home][i], x.bits));
+      for (Bf16 x : row_of_token(step.width, static_cast<int>(home), i / step.top_k))
+        row.push_back(expert_of(step.ids[home][i], x.bits));
     }
   return out;
 }

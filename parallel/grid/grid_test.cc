@@ -40,7 +40,8 @@ TEST(Grid, ShardsCoverOnceAndOwnerInverts) {
         EXPECT_EQ(range.begin, at);
         EXPECT_GE(range.size(), n / parts);
         EXPECT_LE(range.size(), (n + parts - 1) / parts);
-        for (int64_t thing = range.begin; thing < range.end; ++thing) EXPECT_EQ(shard_owner(n, parts, thing), i) << n << "/" << parts;
+        for (int64_t thing = range.begin; thing < range.end; ++thing)
+          EXPECT_EQ(shard_owner(n, parts, thing), i) << n << "/" << parts;
         at = range.end;
       }
       EXPECT_EQ(at, n);

@@ -9,7 +9,7 @@
 namespace invar::parallel {
 namespace {
 
-constexpr int64_t kSliceUnit = 64;    // elements: slices of y begin on cache lines of their own
+constexpr int64_t kSliceUnit = 64;     // elements: slices of y begin on cache lines of their own
 constexpr int64_t kMergeBlock = 4096;  // elements handed to one worker: small enough to stay in its first cache
 constexpr numerics::TreeNode kRoot{3, 0};
 static_assert(1 << kRoot.level == numerics::kSegments);

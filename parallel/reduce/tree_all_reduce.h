@@ -44,7 +44,8 @@ class TreeAllReduce {
   struct Pieces;
   void gather(const RowReduction& problem, const Pieces& pieces);
   void scatter(const RowReduction& problem, const Pieces& pieces);
-  void merge_and_finish(const RowReduction& problem, const Pieces& pieces, const float* const* values, int64_t begin, int64_t end);
+  void merge_and_finish(const RowReduction& problem, const Pieces& pieces, const float* const* values, int64_t begin,
+                        int64_t end);
   void finish(const RowReduction& problem, const float* root, int64_t first, int64_t count);
   float* scratch(Buffer& buffer, int64_t floats);
 

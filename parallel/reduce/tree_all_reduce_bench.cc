@@ -43,7 +43,8 @@ Line measure(Transport& transport, int64_t bytes) {
   Line line{};
   for (const auto algorithm : {ReduceAlgorithm::kGather, ReduceAlgorithm::kScatter}) {
     TreeAllReduce reduce(device, Group(transport, members), algorithm);
-    const RowReduction problem{.rows = rows, .outputs = outputs, .segments = segments, .partials = partials.data(), .y = y.data()};
+    const RowReduction problem{
+        .rows = rows, .outputs = outputs, .segments = segments, .partials = partials.data(), .y = y.data()};
     for (int i = 0; i < 3; ++i) reduce.run(problem);
     const int calls = static_cast<int>(std::clamp<int64_t>((4 << 20) / bytes, 1, 100));
     (algorithm == ReduceAlgorithm::kGather ? line.gather : line.scatter) = best_seconds(7, calls, [&] { reduce.run(problem); });
@@ -59,8 +60,8 @@ void print(int ranks, int64_t bytes, const Line& line) {
     asm volatile("" : : "r"(to.data()) : "memory");
   });
   const auto rate = [&](double seconds) { return static_cast<double>(bytes) / seconds * 1e-9; };
-  std::printf("%5d %9ld | %9.1f us %6.2f GB/s | %9.1f us %6.2f GB/s | %9.1f us %6.2f GB/s | %s\n", ranks, bytes, line.gather * 1e6,
-              rate(line.gather), line.scatter * 1e6, rate(line.scatter), copy * 1e6, rate(copy),
+  std::printf("%5d %9ld | %9.1f us %6.2f GB/s | %9.1f us %6.2f GB/s | %9.1f us %6.2f GB/s | %s\n", ranks, bytes,
+              line.gather * 1e6, rate(line.gather), line.scatter * 1e6, rate(line.scatter), copy * 1e6, rate(copy),
               line.gather < line.scatter ? "gather" : "scatter");
   std::fflush(stdout);
 }
@@ -70,7 +71,8 @@ void print(int ranks, int64_t bytes, const Line& line) {
 
 int main(int argc, char** argv) {
   using namespace invar::parallel;
-  const char* header = "ranks  partial B |        gather             |       scatter             |     plain copy            | faster\n";
+  const char* header =
+      "ranks  partial B |        gather             |       scatter             |     plain copy            | faster\n";
   constexpr int64_t kFirst = 4 << 10, kLast = 16 << 20;
   if (argc > 1 && std::string_view(argv[1]) == "mpi") {
     auto transport = start_mpi();

@@ -52,8 +52,8 @@ float node_value(const RowSegments& segments, const float* values, int64_t count
 }
 
 // What RowLinear leaves on a rank.
-std::vector<float> partials_of(ControlArm arm, const RowSegments& segments, const std::vector<float>& values, int64_t count, int tp,
-                               int rank) {
+std::vector<float> partials_of(ControlArm arm, const RowSegments& segments, const std::vector<float>& values, int64_t count,
+                               int tp, int rank) {
   const Range own = segments_of(tp, rank);
   std::vector<float> partials;
   for (const TreeNode node : shipped_nodes(arm, segments, static_cast<int>(own.begin), static_cast<int>(own.end)))
@@ -89,8 +89,9 @@ std::vector<uint16_t> reference(const Shape& shape, const std::vector<float>& va
 }
 
 // y of every rank.
-std::vector<std::vector<uint16_t>> all_reduce(int tp, const Shape& shape, const std::vector<float>& values, const std::vector<Bf16>& bias,
-                                              ReduceAlgorithm algorithm, ControlArm arm, int threads = 1, bool slow = true) {
+std::vector<std::vector<uint16_t>> all_reduce(int tp, const Shape& shape, const std::vector<float>& values,
+                                              const std::vector<Bf16>& bias, ReduceAlgorithm algorithm, ControlArm arm,
+                                              int threads = 1, bool slow = true) {
   const RowSegments segments = RowSegments::cut(shape.k, shape.unit);
   const int64_t count = shape.rows * shape.outputs;
   auto transports = start_threads(tp);
@@ -105,8 +106,12 @@ std::vector<std::vector<uint16_t>> all_reduce(int tp, const Shape& shape, const 
       TreeAllReduce reduce(device, Group(*transports[r], members), algorithm);
       const auto partials = partials_of(arm, segments, values, count, tp, r);
       std::vector<Bf16> y(count, Bf16{0xabcd});
-      const RowReduction problem{.rows = shape.rows, .outputs = shape.outputs, .segments = segments, .partials = partials.data(),
-                                 .bias = bias.empty() ? nullptr : bias.data(), .y = y.data()};
+      const RowReduction problem{.rows = shape.rows,
+                                 .outputs = shape.outputs,
+                                 .segments = segments,
+                                 .partials = partials.data(),
+                                 .bias = bias.empty() ? nullptr : bias.data(),
+                                 .y = y.data()};
       reduce.run(problem);
       out[r] = bits(y);
       std::fill(y.begin(), y.end(), Bf16{0xabcd});
@@ -161,13 +166,16 @@ TEST_P(TreeAllReduceOf, RankOrderDiffersFromTheTree) {
   const auto gathered = all_reduce(GetParam(), shape, values, {}, ReduceAlgorithm::kGather, ControlArm::kRankOrderAllReduce);
   EXPECT_NE(gathered[0], tree);
   for (const auto& y : gathered) EXPECT_EQ(y, gathered[0]);
-  EXPECT_EQ(all_reduce(GetParam(), shape, values, {}, ReduceAlgorithm::kScatter, ControlArm::kRankOrderAllReduce)[0], gathered[0]);
+  EXPECT_EQ(all_reduce(GetParam(), shape, values, {}, ReduceAlgorithm::kScatter, ControlArm::kRankOrderAllReduce)[0],
+            gathered[0]);
 }
 
 TEST(RankOrder, DependsOnTheRankCount) {
   const Shape shape{7, 51, 512, 64};
   const auto values = segment_values(shape.rows * shape.outputs, 1);
-  const auto of = [&](int tp) { return all_reduce(tp, shape, values, {}, ReduceAlgorithm::kGather, ControlArm::kRankOrderAllReduce)[0]; };
+  const auto of = [&](int tp) {
+    return all_reduce(tp, shape, values, {}, ReduceAlgorithm::kGather, ControlArm::kRankOrderAllReduce)[0];
+  };
   const auto one = of(1);
   for (int tp = 2; tp < 8; ++tp) EXPECT_NE(of(tp), one) << tp;
   EXPECT_EQ(of(8), one);  // 8 ranks of one segment each fold from left to right as one rank does

@@ -25,7 +25,8 @@ class DelayedTransport final : public Transport {
     std::vector<Send> shuffled(sends.begin(), sends.end());
     std::vector<uint32_t> place(size());
     for (uint32_t& p : place) p = static_cast<uint32_t>(random_());
-    std::stable_sort(shuffled.begin(), shuffled.end(), [&](const Send& a, const Send& b) { return place[a.peer] < place[b.peer]; });
+    std::stable_sort(shuffled.begin(), shuffled.end(),
+                     [&](const Send& a, const Send& b) { return place[a.peer] < place[b.peer]; });
     inner_->exchange(shuffled, receives, phase);
   }
   void send_message(int peer, int tag, std::span<const std::byte> bytes) override {

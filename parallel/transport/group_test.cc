@@ -52,8 +52,7 @@ TEST_P(GroupOf, AllGatherInPlaceOfUnequalPieces) {
     // Member i has i numbers; the first has none.
     std::vector<int> all(g.size() * (g.size() - 1) / 2, -1);
     std::vector<std::span<std::byte>> pieces;
-    for (int i = 0, at = 0; i < g.size(); at += i, ++i)
-      pieces.push_back(std::as_writable_bytes(std::span(all).subspan(at, i)));
+    for (int i = 0, at = 0; i < g.size(); at += i, ++i) pieces.push_back(std::as_writable_bytes(std::span(all).subspan(at, i)));
     const int begin = g.index() * (g.index() - 1) / 2;
     for (int i = 0; i < g.index(); ++i) all[begin + i] = begin + i;
     g.all_gather_v(pieces[g.index()], pieces);

@@ -38,8 +38,8 @@ std::string error_text(int code) {
   return std::string(text, length);
 }
 
-// Waits between polls: at first the core is only offered to others, then naps grow with the time already waited, to a sixteenth of it.
-// Ranks may outnumber cores, so a spinning rank can keep the one it waits for from running.
+// Waits between polls: at first the core is only offered to others, then naps grow with the time already waited, to a sixteenth
+// of it. Ranks may outnumber cores, so a spinning rank can keep the one it waits for from running.
 class Backoff {
  public:
   void moved() { since_ = Clock::now(); }
@@ -96,7 +96,11 @@ class MpiTransport final : public Transport {
   };
 
   PeerFailure::Facts facts(PeerFailure::Cause cause, const Phase& phase, Clock::time_point start) const {
-    return {.cause = cause, .rank = rank_, .host = host_, .phase = phase.name, .collective = phase.collective,
+    return {.cause = cause,
+            .rank = rank_,
+            .host = host_,
+            .phase = phase.name,
+            .collective = phase.collective,
             .waited_seconds = std::chrono::duration<double>(Clock::now() - start).count()};
   }
   [[noreturn]] void fail(PeerFailure::Facts facts) {
@@ -138,8 +142,7 @@ void MpiTransport::post(Batch& batch, int peer, Stream stream, int tag, std::spa
   for (size_t at = 0; at < bytes.size(); at += kChunk) {
     const std::span<const std::byte> chunk = bytes.subspan(at, std::min(kChunk, bytes.size() - at));
     MPI_Request request = MPI_REQUEST_NULL;
-    const int code =
-        MPI_Isend(chunk.data(), static_cast<int>(chunk.size()), MPI_BYTE, peer, with, MPI_COMM_WORLD, &request);
+    const int code = MPI_Isend(chunk.data(), static_cast<int>(chunk.size()), MPI_BYTE, peer, with, MPI_COMM_WORLD, &request);
     batch.requests.push_back(request);
     batch.parts.push_back({peer, true, chunk.size()});
     if (code == MPI_SUCCESS) continue;
@@ -154,8 +157,7 @@ void MpiTransport::post(Batch& batch, int peer, Stream stream, int tag, std::spa
   for (size_t at = 0; at < bytes.size(); at += kChunk) {
     const std::span<std::byte> chunk = bytes.subspan(at, std::min(kChunk, bytes.size() - at));
     MPI_Request request = MPI_REQUEST_NULL;
-    const int code =
-        MPI_Irecv(chunk.data(), static_cast<int>(chunk.size()), MPI_BYTE, peer, with, MPI_COMM_WORLD, &request);
+    const int code = MPI_Irecv(chunk.data(), static_cast<int>(chunk.size()), MPI_BYTE, peer, with, MPI_COMM_WORLD, &request);
     batch.requests.push_back(request);
     batch.parts.push_back({peer, false, chunk.size()});
     if (code == MPI_SUCCESS) continue;
@@ -277,7 +279,8 @@ void MpiTransport::advance_messages() {
     advance(out.batch, phase, out.posted);
     const bool done = std::all_of(out.batch.parts.begin(), out.batch.parts.end(), [](const Batch::Part& p) { return p.done; });
     if (!done) {
-      if (Clock::now() - out.posted > options_.timeout) give_up(out.batch, facts(PeerFailure::Cause::kTimeout, phase, out.posted));
+      if (Clock::now() - out.posted > options_.timeout)
+        give_up(out.batch, facts(PeerFailure::Cause::kTimeout, phase, out.posted));
       return;
     }
     outgoing_.pop_front();
@@ -294,7 +297,8 @@ bool MpiTransport::try_receive_message(int peer, int tag, std::vector<std::byte>
   const int head_tag = mpi_tag(Stream::kMessageHead, tag, 1);
   for (int found = 0; !found;) {
     const int code = MPI_Iprobe(peer, head_tag, MPI_COMM_WORLD, &found, &status);
-    PeerFailure::Facts f = facts(code == MPI_SUCCESS ? PeerFailure::Cause::kInterrupted : PeerFailure::Cause::kLost, phase, start);
+    PeerFailure::Facts f =
+        facts(code == MPI_SUCCESS ? PeerFailure::Cause::kInterrupted : PeerFailure::Cause::kLost, phase, start);
     f.peer = peer;
     if (code != MPI_SUCCESS) f.detail = error_text(code);
     if (code != MPI_SUCCESS || interrupted_.load(std::memory_order_relaxed)) fail(std::move(f));
@@ -365,7 +369,8 @@ absl::StatusOr<std::unique_ptr<Transport>> start_mpi(const TransportOptions& opt
   int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
   if (code != MPI_SUCCESS) return absl::UnavailableError(absl::StrCat("transport = mpi: MPI_Init: ", error_text(code)));
   if (provided < MPI_THREAD_FUNNELED)
-    return absl::UnavailableError(absl::StrCat("transport = mpi: this MPI offers thread level ", provided, ", funnelled is needed"));
+    return absl::UnavailableError(
+        absl::StrCat("transport = mpi: this MPI offers thread level ", provided, ", funnelled is needed"));
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   int* largest_tag = nullptr;
   int has = 0;

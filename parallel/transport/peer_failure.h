@@ -17,16 +17,16 @@ class PeerFailure : public std::runtime_error {
   };
   struct Facts {
     Cause cause = Cause::kTimeout;
-    int rank = -1;             // who waited
-    std::string host;          // where
-    std::string phase;         // in what
-    uint64_t collective = 0;   // number of the collective in its group, from 1; 0 = not part of one
-    int peer = -1;             // for whom; the first one, should there be several; -1 = none in particular
-    bool sending = false;      // true: waited for the peer to take bytes; false: to send them
-    uint64_t expected = 0;     // bytes
-    uint64_t got = 0;          // bytes
+    int rank = -1;            // who waited
+    std::string host;         // where
+    std::string phase;        // in what
+    uint64_t collective = 0;  // number of the collective in its group, from 1; 0 = not part of one
+    int peer = -1;            // for whom; the first one, should there be several; -1 = none in particular
+    bool sending = false;     // true: waited for the peer to take bytes; false: to send them
+    uint64_t expected = 0;    // bytes
+    uint64_t got = 0;         // bytes
     double waited_seconds = 0;
-    std::string detail;        // the transport's own words, other peers waited for
+    std::string detail;  // the transport's own words, other peers waited for
   };
   explicit PeerFailure(Facts facts);
   const Facts& facts() const { return facts_; }

@@ -103,7 +103,8 @@ class ThreadsTransport final : public Transport {
   void withdraw(const std::vector<Lent>& lent, const Key& key);
   // Called with own_.mutex held.
   [[noreturn]] void fail(PeerFailure::Cause cause, std::span<const Send> sends, std::span<const Receive> receives,
-                         const std::vector<bool>& done, const std::vector<Lent>& lent, const Phase& phase, Clock::time_point start);
+                         const std::vector<bool>& done, const std::vector<Lent>& lent, const Phase& phase,
+                         Clock::time_point start);
 
   std::shared_ptr<Shared> shared_;
   int rank_;
@@ -141,8 +142,14 @@ void ThreadsTransport::take_arrived(std::span<const Receive> receives, std::vect
     sender.note_change();
   }
   if (wrong)
-    throw PeerFailure({.cause = PeerFailure::Cause::kSizeMismatch, .rank = rank_, .host = host(), .phase = phase.name,
-                       .collective = phase.collective, .peer = wrong->peer, .expected = wrong->bytes.size(), .got = got,
+    throw PeerFailure({.cause = PeerFailure::Cause::kSizeMismatch,
+                       .rank = rank_,
+                       .host = host(),
+                       .phase = phase.name,
+                       .collective = phase.collective,
+                       .peer = wrong->peer,
+                       .expected = wrong->bytes.size(),
+                       .got = got,
                        .waited_seconds = std::chrono::duration<double>(Clock::now() - start).count()});
 }
 
@@ -211,7 +218,11 @@ void ThreadsTransport::withdraw(const std::vector<Lent>& lent, const Key& key) {
 void ThreadsTransport::fail(PeerFailure::Cause cause, std::span<const Send> sends, std::span<const Receive> receives,
                             const std::vector<bool>& done, const std::vector<Lent>& lent, const Phase& phase,
                             Clock::time_point start) {
-  PeerFailure::Facts facts{.cause = cause, .rank = rank_, .host = host(), .phase = phase.name, .collective = phase.collective,
+  PeerFailure::Facts facts{.cause = cause,
+                           .rank = rank_,
+                           .host = host(),
+                           .phase = phase.name,
+                           .collective = phase.collective,
                            .waited_seconds = std::chrono::duration<double>(Clock::now() - start).count()};
   std::vector<int> others;
   const auto also = [&](int peer) {
@@ -252,8 +263,12 @@ bool ThreadsTransport::try_receive_message(int peer, int tag, std::vector<std::b
   auto& queue = own_.queues[{Kind::kMessage, peer, tag}];  // map references outlive later insertions
   own_.changed.wait_until(lock, start + wait, [&] { return own_.interrupted || !queue.empty(); });
   if (own_.interrupted)
-    throw PeerFailure({.cause = PeerFailure::Cause::kInterrupted, .rank = rank_, .host = host(), .phase = "waiting for a message",
-                       .peer = peer, .waited_seconds = std::chrono::duration<double>(Clock::now() - start).count()});
+    throw PeerFailure({.cause = PeerFailure::Cause::kInterrupted,
+                       .rank = rank_,
+                       .host = host(),
+                       .phase = "waiting for a message",
+                       .peer = peer,
+                       .waited_seconds = std::chrono::duration<double>(Clock::now() - start).count()});
   if (queue.empty()) return false;
   out = std::move(queue.front()->owned);
   queue.pop_front();

@@ -237,7 +237,8 @@ TEST(ThreadsTransport, MessagesOfAnySizeInOrderApartFromExchanges) {
     EXPECT_EQ(in, out);
     for (int i = 0; i < 20; ++i) {
       std::vector<std::byte> message(5, std::byte{1});
-      while (!t.try_receive_message(peer, 3, message, 20ms)) {}
+      while (!t.try_receive_message(peer, 3, message, 20ms)) {
+      }
       EXPECT_EQ(message, pattern(i * 10007, i));
     }
     std::vector<std::byte> message;

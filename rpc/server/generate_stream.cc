@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "rpc/server/delta_merge.h"
+#include "rpc/wire/delta_merge.h"
 #include "rpc/wire/status.h"
 
 namespace invar::rpc {
@@ -27,17 +27,16 @@ GenerateStream::GenerateStream(std::shared_ptr<ServingState> state, std::shared_
 
 void GenerateStream::submit(const v1::GenerateRequest& request) {
   const absl::StatusOr<std::shared_ptr<Engine>> engine = state_->engine();
-  absl::StatusOr<std::string> id = engine.status();
-  if (engine.ok()) {
-    id = (*engine)->submit(request, [self = self_](const absl::Status& status, const v1::GenerateResponse* response) {
-      self->take(status, response);
-    });
+  if (!engine.ok()) {
+    std::lock_guard lock(mutex_);
+    return end(engine.status(), false);
   }
+  absl::StatusOr<std::string> id =
+      (*engine)->submit(request, [self = self_](const absl::Status& status, const v1::GenerateResponse* response) {
+        self->take(status, response);
+      });
   std::lock_guard lock(mutex_);
-  if (!id.ok()) {
-    end(id.status(), false);
-    return;
-  }
+  if (!id.ok()) return end(id.status(), false);
   engine_ = *engine;
   request_id_ = *std::move(id);
 }
@@ -53,7 +52,8 @@ void GenerateStream::take(const absl::Status& status, const v1::GenerateResponse
       has_waiting_ = true;
       merged_bytes_ = 0;
     } else {
-      merged_bytes_ += static_cast<int64_t>(response->ByteSizeLong());
+      // Only while a write is under way: before, it is our own writer that has not come to it yet.
+      if (writing_) merged_bytes_ += static_cast<int64_t>(response->ByteSizeLong());
       merge_response(*response, waiting_);
     }
     if (response->finished()) {
@@ -97,10 +97,10 @@ void GenerateStream::pump() {
     outgoing_ = std::exchange(waiting_, {});
     has_waiting_ = false;
     writing_ = true;
-    finished_ = ended_.has_value();
+    const bool last = finished_ = ended_.has_value();
     const absl::Status status = ended_.value_or(absl::OkStatus());
     lock.unlock();
-    if (finished_) {
+    if (last) {
       StartWriteAndFinish(&outgoing_, grpc::WriteOptions(), to_grpc(status));
     } else {
       StartWrite(&outgoing_);

@@ -49,7 +49,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
   std::string request_id_;             // empty until submit() returned
   v1::GenerateResponse waiting_;
   bool has_waiting_ = false;
-  int64_t merged_bytes_ = 0;           // in waiting_, less its first response, which may have any size
+  int64_t merged_bytes_ = 0;           // added to waiting_ while a write was under way; its first response may have any size
   std::optional<absl::Status> ended_;  // no more responses are taken
   bool abort_wanted_ = false;
   bool scheduled_ = false;

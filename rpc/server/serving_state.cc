@@ -1,13 +1,27 @@
 #include "rpc/server/serving_state.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace invar::rpc {
 namespace {
 
-v1::ServerState health_of(const EngineStats& stats, std::chrono::milliseconds stall_limit) {
-  const bool stalled = stats.seconds_since_progress > std::chrono::duration<double>(stall_limit).count();
-  return stats.healthy && !stalled ? v1::SERVER_STATE_SERVING : v1::SERVER_STATE_UNHEALTHY;
+// Serving = somebody makes steps: a server with one replica of two left answers every request, and a load balancer that took it off
+// would make a small loss a whole one. Empty text = all is well.
+struct Health {
+  v1::ServerState state;
+  std::string trouble;
+};
+
+Health health_of(const Engine& engine) {
+  const EngineStats stats = engine.stats();
+  // The engine sees overdue steps itself, unless it is its own thread that hangs.
+  const double limit = std::chrono::duration<double>(engine.options().step_timeout).count() + 1;
+  if (stats.seconds_since_progress > limit) {
+    return {v1::SERVER_STATE_UNHEALTHY, absl::StrFormat("work is pending and nothing has moved for %.0f s", stats.seconds_since_progress)};
+  }
+  const bool lost_some = stats.replicas_alive > 0 && stats.replicas_alive < stats.replicas;
+  return {stats.healthy || lost_some ? v1::SERVER_STATE_SERVING : v1::SERVER_STATE_UNHEALTHY, stats.trouble};
 }
 
 void fill(const EngineStats& stats, v1::ServerStats& out) {
@@ -61,6 +75,11 @@ absl::StatusOr<std::shared_ptr<Engine>> ServingState::engine() const {
   return engine_;
 }
 
+std::shared_ptr<Engine> ServingState::loaded_engine() const {
+  std::lock_guard lock(mutex_);
+  return engine_;
+}
+
 v1::ServerState ServingState::state() const {
   std::shared_ptr<Engine> engine;
   {
@@ -69,7 +88,7 @@ v1::ServerState ServingState::state() const {
     if (engine_ == nullptr) return v1::SERVER_STATE_LOADING;
     engine = engine_;
   }
-  return health_of(engine->stats(), stall_limit_);
+  return health_of(*engine).state;
 }
 
 v1::ServerInfo ServingState::info() const {
@@ -86,19 +105,16 @@ v1::ServerInfo ServingState::info() const {
   info.set_state(v1::SERVER_STATE_LOADING);
   if (engine != nullptr) {
     const ReplicaFacts& facts = engine->facts();
-    const EngineStats stats = engine->stats();
-    info.set_state(health_of(stats, stall_limit_));
+    const Health health = health_of(*engine);
+    info.set_state(health.state);
+    info.set_progress(health.trouble);
     info.set_model_digest(facts.model_digest);
     info.set_numerics_id(facts.numerics_id);
     info.set_vocab_size(static_cast<uint32_t>(facts.vocab_size));
     info.set_max_model_len(static_cast<uint64_t>(engine->options().max_model_len));
     info.set_tokenizer(engine->tokenizer() != nullptr);
     if (info.model_name().empty()) info.set_model_name(engine->options().served_model_name);
-    if (info.state() == v1::SERVER_STATE_UNHEALTHY) {
-      info.set_progress(stats.healthy ? absl::StrCat("no step finished for ", stats.seconds_since_progress, " s")
-                                      : "a worker group was lost");
-    }
-    fill(stats, *info.mutable_stats());
+    fill(engine->stats(), *info.mutable_stats());
   }
   if (draining) info.set_state(v1::SERVER_STATE_DRAINING);
   info.mutable_stats()->set_open_streams(static_cast<uint64_t>(open_streams()));

@@ -16,8 +16,6 @@ namespace invar::rpc {
 
 class ServingState {
  public:
-  explicit ServingState(std::chrono::milliseconds stall_limit) : stall_limit_(stall_limit) {}
-
   void set_progress(std::string what);  // of loading
   void serve(std::shared_ptr<Engine> engine, v1::ServerInfo info);
   std::shared_ptr<Engine> withdraw(std::string why);  // back to loading; the engine, if there was one
@@ -25,6 +23,7 @@ class ServingState {
 
   // For new requests. Unavailable while loading ("...: waiting for replica 1 of 2") and draining.
   absl::StatusOr<std::shared_ptr<Engine>> engine() const;
+  std::shared_ptr<Engine> loaded_engine() const;  // draining or not; null while loading
   v1::ServerState state() const;
   v1::ServerInfo info() const;
 
@@ -33,7 +32,6 @@ class ServingState {
   int64_t open_streams() const { return open_streams_.load(); }
 
  private:
-  const std::chrono::milliseconds stall_limit_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   std::atomic<int64_t> open_streams_{0};
 

@@ -6,17 +6,19 @@ namespace invar::rpc {
 
 StreamWriter::StreamWriter() : thread_([this] { run(); }) {}
 
-StreamWriter::~StreamWriter() {
+void StreamWriter::stop() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+  ready_.clear();
 }
 
 void StreamWriter::push(std::shared_ptr<GenerateStream> stream) {
   std::lock_guard lock(mutex_);
+  if (stop_) return;
   ready_.push_back(std::move(stream));
   if (ready_.size() == 1) changed_.notify_one();
 }

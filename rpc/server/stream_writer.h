@@ -15,8 +15,9 @@ class GenerateStream;
 class StreamWriter {
  public:
   StreamWriter();
-  ~StreamWriter();
-  // `stream`->pump() is called soon, from the writer's thread. Never blocks.
+  // Ends the thread. Streams hold the writer, so its destructor may run on any thread, its own too: whoever made it stops it.
+  void stop();
+  // `stream`->pump() is called soon, from the writer's thread. Never blocks. After stop() nothing happens.
   void push(std::shared_ptr<GenerateStream> stream);
 
  private:

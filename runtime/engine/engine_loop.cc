@@ -157,6 +157,7 @@ void Engine::Impl::forget(engine::Request* request, const std::function<void()>&
     std::lock_guard lock(mutex_);
     ids_.erase(owned->id());
   }
+  publish();  // whoever hears the end and asks for statistics finds it in them
   last_call();
   {
     std::lock_guard lock(mutex_);

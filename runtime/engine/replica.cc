@@ -4,14 +4,13 @@
 #include <unordered_map>
 #include <utility>
 
-
 #include "runtime/model_config/message.h"
 
 namespace invar::engine {
 namespace {
 
 // How long the collector waits at once; it also bounds how long stopping takes.
-constexpr std::chrono::milliseconds kPoll{100};
+constexpr std::chrono::milliseconds kPoll{25};
 
 }  // namespace
 

@@ -3,7 +3,6 @@
 #include <cassert>
 #include <utility>
 
-
 #include "runtime/model_config/message.h"
 
 namespace invar::engine {

@@ -42,8 +42,8 @@ const nlohmann::json* Fields::find(std::string_view name) const {
 bool Fields::given(std::string_view name) const { return find(name) != nullptr; }
 
 std::optional<int64_t> Fields::as_integer(std::string_view name, const nlohmann::json& value, int64_t low, int64_t high) {
-  const bool fits = value.is_number_integer() &&
-                    !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
+  const bool fits =
+      value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
   if (fits) {
     const int64_t n = value.get<int64_t>();
     if (n >= low && n <= high) return n;

@@ -24,8 +24,8 @@ class Fields {
   void unsupported(std::string_view name, std::string_view why);  // the same as Unimplemented
   void fold(const absl::Status& other);                           // keeps the first failure
 
-  bool given(std::string_view name) const;     // there and not null
-  bool contains(std::string_view name) const;  // there, null or not
+  bool given(std::string_view name) const;                  // there and not null
+  bool contains(std::string_view name) const;               // there, null or not
   const nlohmann::json* find(std::string_view name) const;  // null pointer: not given
 
   int64_t integer(std::string_view name, int64_t low, int64_t high);

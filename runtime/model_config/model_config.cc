@@ -42,9 +42,8 @@ absl::StatusOr<const Family*> read_family(Fields& fields, ModelConfig& config) {
 void read_heads(Fields& fields, const Family& family, ModelConfig& config) {
   config.num_heads = fields.integer("num_attention_heads", 1, kMaxWidth);
   const bool may_default = family.kv_heads_default_to_heads || fields.contains("num_key_value_heads");  // a null says "as many"
-  config.num_kv_heads = fields.given("num_key_value_heads") || !may_default
-                            ? fields.integer("num_key_value_heads", 1, kMaxWidth)
-                            : config.num_heads;
+  config.num_kv_heads = fields.given("num_key_value_heads") || !may_default ? fields.integer("num_key_value_heads", 1, kMaxWidth)
+                                                                            : config.num_heads;
   if (fields.status().ok() && config.num_heads % config.num_kv_heads != 0) {
     fields.invalid("num_attention_heads", message("it must be a multiple of num_key_value_heads, ", config.num_kv_heads));
   }
@@ -58,8 +57,8 @@ void read_heads(Fields& fields, const Family& family, ModelConfig& config) {
   if (!fields.status().ok()) return;
   if (config.head_dim % 8 != 0 || config.head_dim > 1024) {
     fields.fold(absl::UnimplementedError(message("head_dim is ", config.head_dim,
-                                         fields.given("head_dim") ? "" : " (hidden_size / num_attention_heads)",
-                                         "; it must be a multiple of 8, at most 1024")));
+                                                 fields.given("head_dim") ? "" : " (hidden_size / num_attention_heads)",
+                                                 "; it must be a multiple of 8, at most 1024")));
   } else if (config.num_heads * config.head_dim > kMaxWidth) {
     fields.invalid("num_attention_heads", message("times head_dim, ", config.head_dim, ", it must be at most ", kMaxWidth));
   }

@@ -34,9 +34,9 @@ struct ModelConfig {
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;  // of the dense MLP
   int64_t num_layers = 0;
-  int64_t num_heads = 0;     // query heads, a multiple of num_kv_heads
+  int64_t num_heads = 0;  // query heads, a multiple of num_kv_heads
   int64_t num_kv_heads = 0;
-  int64_t head_dim = 0;      // a multiple of 8; num_heads * head_dim need not be hidden_size
+  int64_t head_dim = 0;  // a multiple of 8; num_heads * head_dim need not be hidden_size
   int64_t max_position_embeddings = 0;
   float rms_norm_eps = 0;
   bool tie_word_embeddings = false;

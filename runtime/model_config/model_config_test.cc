@@ -18,10 +18,17 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 json base(std::string_view architecture) {
-  json config = {{"architectures", {architecture}}, {"vocab_size", 512},           {"hidden_size", 64},
-                 {"intermediate_size", 176},        {"num_hidden_layers", 4},      {"num_attention_heads", 8},
-                 {"num_key_value_heads", 4},        {"max_position_embeddings", 256}, {"rms_norm_eps", 1e-5},
-                 {"head_dim", 16},                  {"hidden_act", "silu"}};
+  json config = {{"architectures", {architecture}},
+                 {"vocab_size", 512},
+                 {"hidden_size", 64},
+                 {"intermediate_size", 176},
+                 {"num_hidden_layers", 4},
+                 {"num_attention_heads", 8},
+                 {"num_key_value_heads", 4},
+                 {"max_position_embeddings", 256},
+                 {"rms_norm_eps", 1e-5},
+                 {"head_dim", 16},
+                 {"hidden_act", "silu"}};
   if (architecture == "MixtralForCausalLM" || architecture == "Qwen3MoeForCausalLM") {
     config["num_local_experts"] = 8;
     config["num_experts_per_tok"] = 2;
@@ -154,8 +161,10 @@ TEST(ModelConfig, SparseStepAndMlpOnlyLayers) {
 }
 
 TEST(ModelConfig, RopeInBothSpellings) {
-  const json llama3 = {{"rope_type", "llama3"},      {"factor", 8.0},
-                       {"low_freq_factor", 1.0},     {"high_freq_factor", 4.0},
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
                        {"original_max_position_embeddings", 128}};
   json older = base("LlamaForCausalLM");
   older["rope_theta"] = 500000.0;
@@ -224,8 +233,13 @@ TEST(ModelConfig, TokensAndGenerationDefaults) {
   config["eos_token_id"] = {9, 3, 9};
   EXPECT_THAT(parse(config).eos_token_ids, ElementsAre(3, 9));
 
-  const json generation = {{"eos_token_id", {5, 4}}, {"bos_token_id", nullptr},     {"do_sample", true}, {"temperature", 0.5},
-                           {"top_k", 20},            {"repetition_penalty", 1.25}, {"top_p", 0.75}};
+  const json generation = {{"eos_token_id", {5, 4}},
+                           {"bos_token_id", nullptr},
+                           {"do_sample", true},
+                           {"temperature", 0.5},
+                           {"top_k", 20},
+                           {"repetition_penalty", 1.25},
+                           {"top_p", 0.75}};
   const ModelConfig c = parse(config, generation);
   EXPECT_THAT(c.eos_token_ids, ElementsAre(4, 5));
   EXPECT_EQ(c.bos_token_id, 1);
@@ -261,13 +275,15 @@ TEST_P(Refusals, NameFieldAndValue) {
 INSTANTIATE_TEST_SUITE_P(
     Values, Refusals,
     testing::Values(
-        Refused{"LlamaForCausalLM", "architectures", R"(["GPT2LMHeadModel"])", R"(architectures is ["GPT2LMHeadModel"]; supported are)"},
+        Refused{"LlamaForCausalLM", "architectures", R"(["GPT2LMHeadModel"])",
+                R"(architectures is ["GPT2LMHeadModel"]; supported are)"},
         Refused{"LlamaForCausalLM", "architectures", R"([])", "architectures is []"},
         Refused{"LlamaForCausalLM", "architectures", R"("LlamaForCausalLM")", "must be a list of strings"},
         Refused{"LlamaForCausalLM", "architectures", R"(["LlamaForCausalLM","X"])", "must hold one name"},
         Refused{"LlamaForCausalLM", "model_type", R"("mistral")", R"(model_type is "mistral")"},
         Refused{"LlamaForCausalLM", "hidden_act", R"("gelu")", R"(hidden_act is "gelu"; supported is silu)"},
-        Refused{"LlamaForCausalLM", "quantization_config", R"({"quant_method":"fp8"})", R"(quantization_config is {"quant_method":"fp8"})"},
+        Refused{"LlamaForCausalLM", "quantization_config", R"({"quant_method":"fp8"})",
+                R"(quantization_config is {"quant_method":"fp8"})"},
         Refused{"LlamaForCausalLM", "vocab_size", "0", "vocab_size is 0"},
         Refused{"LlamaForCausalLM", "vocab_size", "\"512\"", "vocab_size is \"512\"; it must be an integer"},
         Refused{"LlamaForCausalLM", "vocab_size", "512.0", "vocab_size is 512.0"},
@@ -280,7 +296,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"LlamaForCausalLM", "intermediate_size", "1e30", "intermediate_size is 1e+30"},
         Refused{"LlamaForCausalLM", "num_hidden_layers", "1000000000", "num_hidden_layers is 1000000000"},
         Refused{"LlamaForCausalLM", "num_attention_heads", "0", "num_attention_heads is 0"},
-        Refused{"LlamaForCausalLM", "num_attention_heads", "7", "num_attention_heads is 7; it must be a multiple of num_key_value_heads, 4"},
+        Refused{"LlamaForCausalLM", "num_attention_heads", "7",
+                "num_attention_heads is 7; it must be a multiple of num_key_value_heads, 4"},
         Refused{"LlamaForCausalLM", "num_attention_heads", "1048576", "num_attention_heads is 1048576; times head_dim"},
         Refused{"LlamaForCausalLM", "num_key_value_heads", "3", "multiple of num_key_value_heads, 3"},
         Refused{"LlamaForCausalLM", "num_key_value_heads", "16", "multiple of num_key_value_heads, 16"},
@@ -301,18 +318,26 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"LlamaForCausalLM", "rope_theta", "1", "rope_theta is 1"},
         Refused{"LlamaForCausalLM", "rope_theta", "[1e4]", "rope_theta is [10000.0]"},
         Refused{"LlamaForCausalLM", "rope_scaling", "4", "rope_scaling is 4; it must be an object"},
-        Refused{"LlamaForCausalLM", "rope_scaling", R"({"type":"dynamic","factor":2})", R"(rope_scaling.type is "dynamic"; supported are)"},
-        Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"longrope","factor":2})", R"(rope_scaling.rope_type is "longrope")"},
-        Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"yarn","type":"linear","factor":2})", R"(rope_scaling.type is "linear")"},
+        Refused{"LlamaForCausalLM", "rope_scaling", R"({"type":"dynamic","factor":2})",
+                R"(rope_scaling.type is "dynamic"; supported are)"},
+        Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"longrope","factor":2})",
+                R"(rope_scaling.rope_type is "longrope")"},
+        Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"yarn","type":"linear","factor":2})",
+                R"(rope_scaling.type is "linear")"},
         Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"default","mrope_section":[1,2]})", "mrope_section"},
         Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"linear"})", "rope_scaling.factor is missing"},
         Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"linear","factor":0.5})", "rope_scaling.factor is 0.5"},
-        Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4,"original_max_position_embeddings":64})",
-                "rope_scaling.high_freq_factor is 4"},
-        Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4})",
+        Refused{
+            "LlamaForCausalLM", "rope_scaling",
+            R"({"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4,"original_max_position_embeddings":64})",
+            "rope_scaling.high_freq_factor is 4"},
+        Refused{"LlamaForCausalLM", "rope_scaling",
+                R"({"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4})",
                 "rope_scaling.original_max_position_embeddings is missing"},
-        Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"yarn","factor":4,"beta_fast":1,"beta_slow":32})", "rope_scaling.beta_fast is 1"},
-        Refused{"LlamaForCausalLM", "rope_parameters", R"({"full_attention":{"rope_theta":1e4}})", "rope_parameters.\"full_attention\""},
+        Refused{"LlamaForCausalLM", "rope_scaling", R"({"rope_type":"yarn","factor":4,"beta_fast":1,"beta_slow":32})",
+                "rope_scaling.beta_fast is 1"},
+        Refused{"LlamaForCausalLM", "rope_parameters", R"({"full_attention":{"rope_theta":1e4}})",
+                "rope_parameters.\"full_attention\""},
         Refused{"LlamaForCausalLM", "rope_parameters", R"({"rope_type":"default","partial_rotary_factor":0.25})",
                 "rope_parameters.partial_rotary_factor is 0.25"},
         Refused{"LlamaForCausalLM", "eos_token_id", "512", "eos_token_id is 512; it must be an integer in [0, 511]"},
@@ -320,7 +345,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"LlamaForCausalLM", "bos_token_id", "\"<s>\"", "bos_token_id is \"<s>\""},
         Refused{"MistralForCausalLM", "sliding_window", "-1", "sliding_window is -1"},
         Refused{"MistralForCausalLM", "mlp_bias", "true", "mlp_bias is true"},
-        Refused{"MistralForCausalLM", "layer_types", R"(["full_attention","full_attention","full_attention","sliding_attention"])", "layer_types is"},
+        Refused{"MistralForCausalLM", "layer_types",
+                R"(["full_attention","full_attention","full_attention","sliding_attention"])", "layer_types is"},
         Refused{"Qwen2ForCausalLM", "layer_types", R"(["full_attention"])", "it must have num_hidden_layers = 4 entries"},
         Refused{"Qwen2ForCausalLM", "layer_types", R"(["full_attention","full_attention","full_attention","chunked_attention"])",
                 "supported are full_attention and sliding_attention"},
@@ -437,7 +463,8 @@ TEST(ModelConfig, RealConfigsParseOrAreRefusedByArchitecture) {
       ++refused;
       EXPECT_TRUE(absl::IsUnimplemented(c.status()));
       EXPECT_THAT(std::string(c.status().message()),
-                  HasSubstr(stem == "deepseek-v3" ? R"(architectures is ["DeepseekV3ForCausalLM"])" : R"(architectures is ["GptOssForCausalLM"])"));
+                  HasSubstr(stem == "deepseek-v3" ? R"(architectures is ["DeepseekV3ForCausalLM"])"
+                                                  : R"(architectures is ["GptOssForCausalLM"])"));
       continue;
     }
     ASSERT_TRUE(c.ok()) << c.status();

@@ -14,11 +14,11 @@ constexpr double kMaxFactor = 1e6;
 
 // Names whose meaning is honoured. Another one may change angles (mrope_section, short_factor, a table per layer type), so it
 // is refused rather than skipped. `finetuned` is a remark of the YaRN authors and changes nothing.
-constexpr std::array kKnown = {"rope_theta",       "rope_type",        "type",
-                               "factor",           "low_freq_factor",  "high_freq_factor",
-                               "mscale",           "mscale_all_dim",   "original_max_position_embeddings",
-                               "attention_factor", "beta_fast",        "beta_slow",
-                               "truncate",         "finetuned",        "partial_rotary_factor"};
+constexpr std::array kKnown = {"rope_theta",       "rope_type",       "type",
+                               "factor",           "low_freq_factor", "high_freq_factor",
+                               "mscale",           "mscale_all_dim",  "original_max_position_embeddings",
+                               "attention_factor", "beta_fast",       "beta_slow",
+                               "truncate",         "finetuned",       "partial_rotary_factor"};
 
 void read_scaling(Fields& rope, ModelConfig& config) {
   RopeScaling& out = config.rope;
@@ -67,9 +67,11 @@ void read_rope(Fields& fields, ModelConfig& config) {
     return;
   }
   for (std::string_view name : {"partial_rotary_factor", "rotary_pct"}) {
-    if (fields.optional_number(name, 0, 1).value_or(1) != 1) fields.unsupported(name, "only full rotary embeddings are supported");
+    if (fields.optional_number(name, 0, 1).value_or(1) != 1)
+      fields.unsupported(name, "only full rotary embeddings are supported");
   }
-  if (fields.boolean_or("rope_interleaved", false)) fields.unsupported("rope_interleaved", "only the rotate-half form is supported");
+  if (fields.boolean_or("rope_interleaved", false))
+    fields.unsupported("rope_interleaved", "only the rotate-half form is supported");
 
   config.rope = RopeScaling{};
   std::optional<double> nested;
@@ -80,7 +82,8 @@ void read_rope(Fields& fields, ModelConfig& config) {
     if (rope.status().ok()) {
       for (const auto& [key, value] : object.items()) {
         if (std::find(kKnown.begin(), kKnown.end(), key) == kKnown.end()) {
-          rope.fold(absl::UnimplementedError(message(prefix, show_text(key), " is ", show_json(value), "; no such rule is known")));
+          rope.fold(
+              absl::UnimplementedError(message(prefix, show_text(key), " is ", show_json(value), "; no such rule is known")));
         }
       }
       nested = rope.optional_number("rope_theta", 1, kMaxTheta);

@@ -36,7 +36,8 @@ TEST(WeightNames, ADenseModel) {
   ModelConfig c = tiny("LlamaForCausalLM");
   const auto all = shapes(c);
   EXPECT_EQ(all.size(), 3u + 2 * 9);
-  const std::vector<int64_t> vocab = {100, 24}, q = {32, 24}, kv = {16, 24}, o = {24, 32}, up = {40, 24}, down = {24, 40}, norm = {24};
+  const std::vector<int64_t> vocab = {100, 24}, q = {32, 24}, kv = {16, 24}, o = {24, 32}, up = {40, 24}, down = {24, 40},
+                             norm = {24};
   EXPECT_EQ(all.at("model.embed_tokens.weight"), vocab);
   EXPECT_EQ(all.at("lm_head.weight"), vocab);
   EXPECT_EQ(all.at("model.norm.weight"), norm);

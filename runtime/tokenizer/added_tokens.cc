@@ -110,6 +110,9 @@ void AddedTokens::split(std::string_view text, bool normalized, std::vector<Segm
     while (token.right_strip && end < text.size() && is_white_space(code_point_at(text, end).value)) {
       end += code_point_at(text, end).length;
     }
+    // A token of white space may lie in what the one before it stripped, and is gone then.
+    if (token.left_strip && begin < covered) begin = covered;
+    if (begin >= end) continue;
     if (covered < begin) put(covered, begin, Vocabulary::kNone);
     put(begin, end, token.id);
     covered = end;

@@ -17,10 +17,9 @@ namespace {
 
 constexpr int kMaxClassDepth = 8;
 
-// PCRE2's own \s has U+180E, which is no white space since Unicode 6.3, and its \w has no marks.
+// PCRE2's own \s has U+180E, which is no white space since Unicode 6.3.
 constexpr std::string_view kSpace =
     R"(\x09-\x0d\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
 constexpr std::string_view kHex = "0-9A-Fa-f";
 
 PatternItem literal(char32_t c) { return {.literal = c}; }
@@ -106,7 +105,7 @@ std::string PatternItem::outside() const {
   return concat(negated ? "[^" : "[", inside, "]");
 }
 
-absl::StatusOr<PatternItem> read_escape(std::string_view pattern, size_t& at) {
+absl::StatusOr<PatternItem> read_escape(std::string_view pattern, size_t& at, bool in_class) {
   if (++at >= pattern.size()) return absl::InvalidArgumentError("ends with a backslash");
   const CodePoint c = code_point_at(pattern, at);
   at += c.length;
@@ -123,8 +122,8 @@ absl::StatusOr<PatternItem> read_escape(std::string_view pattern, size_t& at) {
     case 'S': return set(kSpace, true);
     case 'd': return set("\\p{Nd}");
     case 'D': return set("\\P{Nd}");
-    case 'w': return set(kWord);
-    case 'W': return set(kWord, true);
+    case 'w': return set(in_class ? kWordInClass : kWord);
+    case 'W': return set(in_class ? kWordInClass : kWord, true);
     case 'h': return set(kHex);
     case 'H': return set(kHex, true);
     case 'p': return read_property(pattern, at, false);
@@ -168,7 +167,7 @@ absl::StatusOr<std::string> read_class(std::string_view pattern, size_t& at, int
   const auto read_item = [&]() -> absl::StatusOr<PatternItem> {
     if (pattern[at] == '\\') {
       if (at + 1 < pattern.size() && pattern[at + 1] == 'b') return absl::UnimplementedError("'\\b' in a class is not supported");
-      return read_escape(pattern, at);
+      return read_escape(pattern, at, true);
     }
     const CodePoint c = code_point_at(pattern, at);
     at += c.length;

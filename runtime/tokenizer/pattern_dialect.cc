@@ -129,23 +129,23 @@ class Translator {
 
   // Whether what was written can be repeated.
   absl::StatusOr<bool> escape() {
+    const size_t size = out_.size();
     if (at_ + 1 < in_.size()) {
-      constexpr std::string_view kBefore = R"((?<=[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]))", kAfter = R"((?=[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]))";
-      constexpr std::string_view kNotBefore = R"((?<![\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]))", kNotAfter = R"((?![\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]))";
       const char letter = in_[at_ + 1];
-      if (letter == 'A' || letter == 'z' || letter == 'Z') {
-        out_ += in_.substr(at_, 2);
-      } else if (letter == 'b') {
-        out_ += concat("(?:", kBefore, kNotAfter, "|", kNotBefore, kAfter, ")");
-      } else if (letter == 'B') {
-        out_ += concat("(?:", kBefore, kAfter, "|", kNotBefore, kNotAfter, ")");
+      const bool is_boundary = letter == 'b' || letter == 'B';
+      if (letter == 'A' || letter == 'z' || letter == 'Z') out_ += in_.substr(at_, 2);
+      if (is_boundary) {
+        const std::string word = concat("[", kWord, "]"), before = concat("(?<=", word, ")"), not_before = concat("(?<!", word, ")");
+        const std::string after = concat("(?=", word, ")"), not_after = concat("(?!", word, ")");
+        const bool edge = letter == 'b';
+        out_ += concat("(?:", before, edge ? not_after : after, "|", not_before, edge ? after : not_after, ")");
       }
-      if (letter == 'A' || letter == 'z' || letter == 'Z' || letter == 'b' || letter == 'B') {
+      if (out_.size() > size) {
         at_ += 2;
         return false;
       }
     }
-    auto item = read_escape(in_, at_);
+    auto item = read_escape(in_, at_, false);
     if (!item.ok()) return item.status();
     out_ += item->outside();
     return true;

@@ -13,9 +13,11 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr const char* kConfig = R"({"architectures":["Qwen3MoeForCausalLM"],"vocab_size":97,"hidden_size":48,"intermediate_size":80,
+constexpr const char* kConfig =
+    R"({"architectures":["Qwen3MoeForCausalLM"],"vocab_size":97,"hidden_size":48,"intermediate_size":80,
   "moe_intermediate_size":40,"num_experts":5,"num_experts_per_tok":2,"num_hidden_layers":3,"num_attention_heads":6,
-  "num_key_value_heads":3,"head_dim":16,"max_position_embeddings":64,"rms_norm_eps":1e-5,"mlp_only_layers":[1],"attention_bias":true})";
+  "num_key_value_heads":3,"head_dim":16,"max_position_embeddings":64,"rms_norm_eps":1e-5,"mlp_only_layers":[1],
+  "attention_bias":true})";
 
 std::vector<Bf16> whole(const WeightSource& weights, std::string_view name) {
   const std::vector<int64_t> shape = weights.shape(name);
@@ -53,8 +55,10 @@ TEST(DummyWeights, AnElementDoesNotDependOnTheSlice) {
     // Uneven tiles, as ranks with shards of different sizes would ask for.
     for (int64_t row0 = 0; row0 < rows; row0 += 7) {
       for (int64_t col0 = 0; col0 < cols; col0 += 11) {
-        ASSERT_TRUE(weights->read_rows(tensor.name, row0, std::min<int64_t>(7, rows - row0), col0, std::min<int64_t>(11, cols - col0),
-                                       &pieced[row0 * cols + col0], cols).ok());
+        ASSERT_TRUE(weights
+                        ->read_rows(tensor.name, row0, std::min<int64_t>(7, rows - row0), col0,
+                                    std::min<int64_t>(11, cols - col0), &pieced[row0 * cols + col0], cols)
+                        .ok());
       }
     }
     ASSERT_TRUE(equal(all, pieced)) << tensor.name;

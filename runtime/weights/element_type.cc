@@ -13,9 +13,22 @@ struct TypeInfo {
   int64_t bytes;
 };
 // By ElementType.
-constexpr std::array<TypeInfo, 16> kTypes = {{{"BOOL", 1}, {"U8", 1},   {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
-                                              {"I16", 2},  {"U16", 2},  {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
-                                              {"F32", 4},  {"I64", 8},  {"U64", 8}, {"F64", 8}}};
+constexpr std::array<TypeInfo, 16> kTypes = {{{"BOOL", 1},
+                                              {"U8", 1},
+                                              {"I8", 1},
+                                              {"F8_E5M2", 1},
+                                              {"F8_E4M3", 1},
+                                              {"F8_E8M0", 1},
+                                              {"I16", 2},
+                                              {"U16", 2},
+                                              {"F16", 2},
+                                              {"BF16", 2},
+                                              {"I32", 4},
+                                              {"U32", 4},
+                                              {"F32", 4},
+                                              {"I64", 8},
+                                              {"U64", 8},
+                                              {"F64", 8}}};
 
 template <class Word>
 Word load(const std::byte* in, int64_t i) {

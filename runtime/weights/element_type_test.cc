@@ -121,8 +121,10 @@ TEST(ElementType, EveryNonFinitePatternIsFoundWhereverItStands) {
   };
   for (const uint32_t sign : {0u, 1u}) {
     for (const size_t at : {size_t{0}, size_t{31}, size_t{64}, size_t{69}}) {
-      for (uint32_t m = 0; m < 128; ++m) EXPECT_EQ(first_bad(ElementType::kBf16, sign << 15 | 0x7f80 | m, at), static_cast<int64_t>(at));
-      for (uint32_t m = 0; m < 1024; m += 11) EXPECT_EQ(first_bad(ElementType::kF16, sign << 15 | 0x7c00 | m, at), static_cast<int64_t>(at));
+      for (uint32_t m = 0; m < 128; ++m)
+        EXPECT_EQ(first_bad(ElementType::kBf16, sign << 15 | 0x7f80 | m, at), static_cast<int64_t>(at));
+      for (uint32_t m = 0; m < 1024; m += 11)
+        EXPECT_EQ(first_bad(ElementType::kF16, sign << 15 | 0x7c00 | m, at), static_cast<int64_t>(at));
       // Infinity, NaN with low and high payloads, the all-ones pattern, and the finite values that round to infinity.
       for (const uint32_t u : {0x7f800000u, 0x7f800001u, 0x7fc00000u, 0x7fffffffu, 0x7f7f8000u, 0x7f7fffffu}) {
         EXPECT_EQ(first_bad(ElementType::kF32, sign << 31 | u, at), static_cast<int64_t>(at)) << std::hex << u;

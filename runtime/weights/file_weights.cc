@@ -53,8 +53,8 @@ absl::Status FileWeights::open_file(const std::filesystem::path& path) {
   for (const TensorRecord& record : (*file)->tensors()) {
     const auto [at, fresh] = tensors_.emplace(record.name, Entry{file->get(), &record});
     if (!fresh) {
-      return absl::InvalidArgumentError(message("tensor ", show_text(record.name), " is both in ", at->second.file->path().string(),
-                                                " and in ", path.string()));
+      return absl::InvalidArgumentError(message("tensor ", show_text(record.name), " is both in ",
+                                                at->second.file->path().string(), " and in ", path.string()));
     }
   }
   files_.push_back(*std::move(file));
@@ -73,11 +73,13 @@ absl::Status FileWeights::open_indexed(const std::filesystem::path& folder, cons
   const nlohmann::json& map = json->at("weight_map");
   std::set<std::string> names;
   for (const auto& [tensor, file] : map.items()) {
-    if (!file.is_string()) return invalid(message("weight_map: ", show_text(tensor), " is ", show_json(file), "; it must be a file name"));
+    if (!file.is_string())
+      return invalid(message("weight_map: ", show_text(tensor), " is ", show_json(file), "; it must be a file name"));
     const std::string& name = file.get_ref<const std::string&>();
     // A name with a folder in it could reach any file of the machine.
     if (name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos || !name.ends_with(".safetensors")) {
-      return invalid(message("weight_map: ", show_text(tensor), " is ", show_json(file), "; it must be a .safetensors file of this folder"));
+      return invalid(
+          message("weight_map: ", show_text(tensor), " is ", show_json(file), "; it must be a .safetensors file of this folder"));
     }
     names.insert(name);
   }
@@ -93,7 +95,8 @@ absl::Status FileWeights::open_indexed(const std::filesystem::path& folder, cons
   }
   for (const auto& [tensor, entry] : tensors_) {
     if (!map.contains(tensor)) {
-      return invalid(message("weight_map: ", show_text(tensor), " is not there; ", entry.file->path().string(), " has such a tensor"));
+      return invalid(
+          message("weight_map: ", show_text(tensor), " is not there; ", entry.file->path().string(), " has such a tensor"));
     }
   }
   return absl::OkStatus();
@@ -104,14 +107,15 @@ absl::Status FileWeights::check_against(const ModelConfig& config) {
   for (const ExpectedTensor& expected : expected_tensors(config)) {
     const auto at = tensors_.find(expected.name);
     if (at == tensors_.end()) {
-      return absl::InvalidArgumentError(message("tensor ", show_text(expected.name), " with shape ", show_shape(expected.shape),
-                                                " is missing"));
+      return absl::InvalidArgumentError(
+          message("tensor ", show_text(expected.name), " with shape ", show_shape(expected.shape), " is missing"));
     }
     const TensorRecord& record = *at->second.record;
-    const std::string where = message("tensor ", show_text(expected.name), " in ", at->second.file->path().filename().string(), ": ");
+    const std::string where =
+        message("tensor ", show_text(expected.name), " in ", at->second.file->path().filename().string(), ": ");
     if (record.shape != expected.shape) {
-      return absl::InvalidArgumentError(message(where, "shape is ", show_shape(record.shape), "; by config.json it must be ",
-                                                show_shape(expected.shape)));
+      return absl::InvalidArgumentError(
+          message(where, "shape is ", show_shape(record.shape), "; by config.json it must be ", show_shape(expected.shape)));
     }
     if (!is_weight_type(record.type)) {
       return absl::InvalidArgumentError(message(where, "dtype is ", name(record.type), "; it must be BF16, F16 or F32"));
@@ -159,9 +163,10 @@ absl::Status FileWeights::read_rows(std::string_view tensor, int64_t row0, int64
       const int64_t bad = to_bf16(record.type, in, count, out + r * out_stride + c);
       if (bad >= 0) {
         const int64_t element = first + c + bad;
-        return absl::InvalidArgumentError(message(
-            at->second.file->path().string(), ": tensor ", show_text(tensor), ": element ", element, " (row ", element / width,
-            ", column ", element % width, ") is ", show_element(record.type, in + bad * size), "; weights must be finite in bf16"));
+        return absl::InvalidArgumentError(message(at->second.file->path().string(), ": tensor ", show_text(tensor), ": element ",
+                                                  element, " (row ", element / width, ", column ", element % width, ") is ",
+                                                  show_element(record.type, in + bad * size),
+                                                  "; weights must be finite in bf16"));
       }
       const std::byte* end = in + count * size;
       if (end - unreleased >= kReleaseBytes || (r + 1 == lines && c + count == line)) {

@@ -102,7 +102,8 @@ TEST_F(FileWeightsTest, ReadsSlicesOfMatricesAndVectors) {
     std::memcpy(&bits, t.bytes.data() + 2 * i, 2);
     return bits;
   };
-  const int64_t slices[][4] = {{0, 16, 0, 16}, {3, 5, 0, 16}, {3, 5, 2, 7}, {15, 1, 15, 1}, {0, 16, 8, 8}, {4, 0, 0, 16}, {16, 0, 16, 0}};
+  const int64_t slices[][4] = {{0, 16, 0, 16}, {3, 5, 0, 16}, {3, 5, 2, 7},  {15, 1, 15, 1},
+                               {0, 16, 8, 8},  {4, 0, 0, 16}, {16, 0, 16, 0}};
   for (const auto& [row0, rows, col0, cols] : slices) {
     for (const int64_t stride : {cols, cols + 3}) {
       std::vector<Bf16> out(400, Bf16{0xabcd});
@@ -255,7 +256,8 @@ TEST_F(FileWeightsTest, TheTensorsMustBeTheModels) {
   SetUp();
   tensor(kQ).shape = {8, 32};
   write();
-  EXPECT_THAT(refusal(), HasSubstr(R"(q_proj.weight" in model.safetensors: shape is [8, 32]; by config.json it must be [16, 16])"));
+  EXPECT_THAT(refusal(),
+              HasSubstr(R"(q_proj.weight" in model.safetensors: shape is [8, 32]; by config.json it must be [16, 16])"));
 
   SetUp();
   tensor(kNorm).shape = {16, 1};
@@ -319,11 +321,15 @@ TEST_F(FileWeightsTest, ALyingIndexIsRefused) {
   };
   const std::string first = "model-00001-of-00002.safetensors", second = "model-00002-of-00002.safetensors";
   const std::string q_file = good["weight_map"][kQ];
-  EXPECT_THAT(with([&](json& i) { i["weight_map"][kQ] = q_file == first ? second : first; }), HasSubstr("that file has no such tensor"));
-  EXPECT_THAT(with([&](json& i) { i["weight_map"]["ghost"] = first; }), HasSubstr("weight_map: \"ghost\" is \"model-00001-of-00002.safetensors\""));
-  EXPECT_THAT(with([&](json& i) { i["weight_map"].erase(kQ); }), HasSubstr(std::string("weight_map: \"") + kQ + "\" is not there"));
+  EXPECT_THAT(with([&](json& i) { i["weight_map"][kQ] = q_file == first ? second : first; }),
+              HasSubstr("that file has no such tensor"));
+  EXPECT_THAT(with([&](json& i) { i["weight_map"]["ghost"] = first; }),
+              HasSubstr("weight_map: \"ghost\" is \"model-00001-of-00002.safetensors\""));
+  EXPECT_THAT(with([&](json& i) { i["weight_map"].erase(kQ); }),
+              HasSubstr(std::string("weight_map: \"") + kQ + "\" is not there"));
   EXPECT_THAT(with([&](json& i) { i["weight_map"][kQ] = 7; }), HasSubstr("is 7; it must be a file name"));
-  EXPECT_THAT(with([&](json& i) { i["weight_map"][kQ] = "../model-00001-of-00002.safetensors"; }), HasSubstr("a .safetensors file of this folder"));
+  EXPECT_THAT(with([&](json& i) { i["weight_map"][kQ] = "../model-00001-of-00002.safetensors"; }),
+              HasSubstr("a .safetensors file of this folder"));
   EXPECT_THAT(with([&](json& i) { i["weight_map"][kQ] = "/etc/passwd"; }), HasSubstr("a .safetensors file of this folder"));
   EXPECT_THAT(with([&](json& i) { i["weight_map"][kQ] = "passwd"; }), HasSubstr("a .safetensors file of this folder"));
   EXPECT_THAT(with([&](json& i) { i["weight_map"][kQ] = "gone.safetensors"; }), HasSubstr("gone.safetensors"));
@@ -346,7 +352,8 @@ TEST_F(FileWeightsTest, DigestSeesEveryPartOfTheModel) {
   write();
   const auto weights = open();
   ASSERT_TRUE(weights);
-  const ModelDocuments documents = {.config_json = kConfig, .generation_config_json = "{\"eos_token_id\": 1}", .tokenizer_json = "{}"};
+  const ModelDocuments documents = {
+      .config_json = kConfig, .generation_config_json = "{\"eos_token_id\": 1}", .tokenizer_json = "{}"};
   const std::string original = *model_digest(documents, *weights);
   EXPECT_EQ(original.size(), 64u);
   EXPECT_EQ(original.find_first_not_of("0123456789abcdef"), std::string::npos);
@@ -358,7 +365,9 @@ TEST_F(FileWeightsTest, DigestSeesEveryPartOfTheModel) {
   for (const int threads : {1, 3, 8}) EXPECT_EQ(*model_digest(documents, *weights, threads), original);
 
   std::set<std::string> digests = {original};
-  const auto differs = [&](const ModelDocuments& d, const WeightSource& w) { EXPECT_TRUE(digests.insert(*model_digest(d, w)).second); };
+  const auto differs = [&](const ModelDocuments& d, const WeightSource& w) {
+    EXPECT_TRUE(digests.insert(*model_digest(d, w)).second);
+  };
   other = documents;
   json config = json::parse(kConfig);
   config["rope_theta"] = 20000;
@@ -416,7 +425,8 @@ TEST_F(FileWeightsTest, DigestIsPinned) {
   }
   write();
   EXPECT_EQ(digest(), "ebcf43b6c52b31dd13daff16a1adff1f9f25289d6b914907206f3a7020889f73");
-  EXPECT_EQ(*model_digest({.config_json = kConfig}, *make_dummy_weights(config_, 7)), "63a4c1f3881f01bcbb0329aae7e60a8d55601e7da831d31eba8d3a24ec2d3903");
+  EXPECT_EQ(*model_digest({.config_json = kConfig}, *make_dummy_weights(config_, 7)),
+            "63a4c1f3881f01bcbb0329aae7e60a8d55601e7da831d31eba8d3a24ec2d3903");
 }
 
 TEST(Documents, FolderOrConfigAlone) {

@@ -38,7 +38,8 @@ absl::StatusOr<ModelDocuments> read_model_documents(const std::filesystem::path&
     if (text.ok()) out = *std::move(text);
     return text.status();
   };
-  if (absl::Status s = read_optional("generation_config.json", kMaxConfigBytes, documents.generation_config_json); !s.ok()) return s;
+  if (absl::Status s = read_optional("generation_config.json", kMaxConfigBytes, documents.generation_config_json); !s.ok())
+    return s;
   if (absl::Status s = read_optional("tokenizer.json", kMaxTokenizerBytes, documents.tokenizer_json); !s.ok()) return s;
   return documents;
 }

@@ -44,7 +44,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsFile>> SafetensorsFile::open(const std
   const int map_errno = errno;
   ::close(fd);  // the mapping stays
   if (!plain) return invalid("not a plain file");
-  if (size < kLengthBytes) return invalid(message("has ", size, " bytes; a safetensors file begins with 8 bytes of header length"));
+  if (size < kLengthBytes)
+    return invalid(message("has ", size, " bytes; a safetensors file begins with 8 bytes of header length"));
   if (!file->map_) return absl::InternalError(message(path.string(), ": cannot be mapped: ", std::strerror(map_errno)));
 
   const std::byte* bytes = static_cast<const std::byte*>(file->map_);

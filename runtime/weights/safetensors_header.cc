@@ -185,7 +185,8 @@ absl::Status check_tiling(const std::vector<TensorRecord>& records, int64_t data
     last = record;
   }
   if (reached != data_bytes) {
-    return absl::InvalidArgumentError(message("the last tensor ends at byte ", reached, " of the data; the file has ", data_bytes));
+    return absl::InvalidArgumentError(
+        message("the last tensor ends at byte ", reached, " of the data; the file has ", data_bytes));
   }
   return absl::OkStatus();
 }

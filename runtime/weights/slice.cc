@@ -19,8 +19,8 @@ absl::Status check_slice(std::string_view tensor, const std::vector<int64_t>& sh
                                               absl::StrJoin(shape, ", "), "]"));
   }
   if (slice.rows > 1 && out_stride < slice.cols) {
-    return absl::InvalidArgumentError(message("tensor ", show_text(tensor), ": out_stride is ", out_stride, "; rows of ", slice.cols,
-                                              " columns would overlap"));
+    return absl::InvalidArgumentError(message("tensor ", show_text(tensor), ": out_stride is ", out_stride, "; rows of ",
+                                              slice.cols, " columns would overlap"));
   }
   return absl::OkStatus();
 }

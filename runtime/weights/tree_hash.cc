@@ -21,7 +21,9 @@ EVP_MD_CTX* context(void* p) { return static_cast<EVP_MD_CTX*>(p); }
 
 }  // namespace
 
-Sha256::Sha256() : context_(EVP_MD_CTX_new()) { must(context_ && EVP_DigestInit_ex(context(context_), EVP_sha256(), nullptr) == 1); }
+Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
+  must(context_ && EVP_DigestInit_ex(context(context_), EVP_sha256(), nullptr) == 1);
+}
 Sha256::~Sha256() { EVP_MD_CTX_free(context(context_)); }
 
 Sha256& Sha256::number(uint64_t value) {
@@ -62,8 +64,8 @@ std::string hash_items(std::string_view title, const std::vector<HashItem>& item
   const auto work = [&] {
     for (size_t c = next++; c < chunks.size(); c = next++) {
       Chunk& chunk = chunks[c];
-      must(EVP_Digest(items[chunk.item].data + chunk.begin, static_cast<size_t>(chunk.end - chunk.begin), chunk.digest.data(), nullptr,
-                      EVP_sha256(), nullptr));
+      must(EVP_Digest(items[chunk.item].data + chunk.begin, static_cast<size_t>(chunk.end - chunk.begin), chunk.digest.data(),
+                      nullptr, EVP_sha256(), nullptr));
       const std::lock_guard lock(reporting);
       done(chunk.item, chunk.begin, chunk.end);
     }

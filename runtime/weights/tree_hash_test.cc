@@ -34,8 +34,8 @@ class HashItems : public testing::Test {
   }
   std::string root(int threads = 2) {
     const int64_t bytes = static_cast<int64_t>(data_.size());
-    return hash_items("t", {{"a", "first", data_.data(), bytes}, {"b", "none", nullptr, 0}, {"c", "last", data_.data() + 5, 100}}, threads,
-                      [&](size_t i, int64_t begin, int64_t end) { hashed_[i] += end - begin; });
+    return hash_items("t", {{"a", "first", data_.data(), bytes}, {"b", "none", nullptr, 0}, {"c", "last", data_.data() + 5, 100}},
+                      threads, [&](size_t i, int64_t begin, int64_t end) { hashed_[i] += end - begin; });
   }
   std::vector<std::byte> data_;
   int64_t hashed_[3] = {};

@@ -5,12 +5,11 @@
 
 #include "runtime/model_config/message.h"
 
-
 namespace invar {
 namespace {
 
-constexpr std::array<const Family*, 6> kFamilies = {&kLlamaFamily,   &kMistralFamily, &kQwen2Family,
-                                                    &kQwen3Family,   &kMixtralFamily, &kQwen3MoeFamily};
+constexpr std::array<const Family*, 6> kFamilies = {&kLlamaFamily, &kMistralFamily, &kQwen2Family,
+                                                    &kQwen3Family, &kMixtralFamily, &kQwen3MoeFamily};
 
 // Entries of layer_types: true = slides. Empty: not given.
 std::vector<bool> layer_types(Fields& fields, const ModelConfig& config) {
@@ -41,7 +40,7 @@ void all_or_nothing(Fields& fields, const ModelConfig& config, bool slides) {
   const std::vector<bool> types = layer_types(fields, config);
   if (std::find(types.begin(), types.end(), !slides) != types.end()) {
     fields.unsupported("layer_types", message("with this sliding_window every layer of ", config.architecture,
-                                                   slides ? " slides" : " sees all keys"));
+                                              slides ? " slides" : " sees all keys"));
   }
 }
 

@@ -39,15 +39,15 @@ std::span<const Family* const> families();
 const Family* find_family(std::string_view architecture);  // null: unknown
 
 // Bounds that keep every product of two sizes far from overflow and refuse values no model has.
-inline constexpr int64_t kMaxWidth = 1 << 20;      // hidden, intermediate, heads * head_dim
-inline constexpr int64_t kMaxExperts = 1024;       // what the router takes
+inline constexpr int64_t kMaxWidth = 1 << 20;  // hidden, intermediate, heads * head_dim
+inline constexpr int64_t kMaxExperts = 1024;   // what the router takes
 inline constexpr int64_t kMaxLayers = 4096;
 inline constexpr int64_t kMaxExpertsInAll = 1 << 17;  // over all layers: keeps the list of tensors small for a lying config
 inline constexpr int64_t kMaxPositions = 1 << 26;
 
 // Pieces that several families share.
-void refuse_bias(Fields& fields, std::string_view name);    // the family has no such bias: true is an error
-void read_experts(Fields& fields, ModelConfig& config);     // num_experts / num_local_experts and num_experts_per_tok
+void refuse_bias(Fields& fields, std::string_view name);  // the family has no such bias: true is an error
+void read_experts(Fields& fields, ModelConfig& config);   // num_experts / num_local_experts and num_experts_per_tok
 // A window in use that would matter is refused; `default_use`: what a config without use_sliding_window means.
 void window_none(Fields& fields, ModelConfig& config, bool default_use);
 void window_on_every_layer(Fields& fields, ModelConfig& config);

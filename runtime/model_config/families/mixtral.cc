@@ -16,14 +16,13 @@ void read(Fields& fields, ModelConfig& config) {
 
 }  // namespace
 
-const Family kMixtralFamily = {
-    .architecture = "MixtralForCausalLM",
-    .model_type = "mixtral",
-    .read = read,
-    .experts = {.router = "block_sparse_moe.gate.weight",
-                .experts = "block_sparse_moe.experts.",
-                .gate = ".w1.weight",
-                .up = ".w3.weight",
-                .down = ".w2.weight"}};
+const Family kMixtralFamily = {.architecture = "MixtralForCausalLM",
+                               .model_type = "mixtral",
+                               .read = read,
+                               .experts = {.router = "block_sparse_moe.gate.weight",
+                                           .experts = "block_sparse_moe.experts.",
+                                           .gate = ".w1.weight",
+                                           .up = ".w3.weight",
+                                           .down = ".w2.weight"}};
 
 }  // namespace invar

@@ -13,7 +13,6 @@ void read(Fields& fields, ModelConfig& config) {
 
 }  // namespace
 
-const Family kQwen3Family = {
-    .architecture = "Qwen3ForCausalLM", .model_type = "qwen3", .read = read, .head_dim_required = true};
+const Family kQwen3Family = {.architecture = "Qwen3ForCausalLM", .model_type = "qwen3", .read = read, .head_dim_required = true};
 
 }  // namespace invar

@@ -25,14 +25,13 @@ void read(Fields& fields, ModelConfig& config) {
 
 }  // namespace
 
-const Family kQwen3MoeFamily = {
-    .architecture = "Qwen3MoeForCausalLM",
-    .model_type = "qwen3_moe",
-    .read = read,
-    .experts = {.router = "mlp.gate.weight",
-                .experts = "mlp.experts.",
-                .gate = ".gate_proj.weight",
-                .up = ".up_proj.weight",
-                .down = ".down_proj.weight"}};
+const Family kQwen3MoeFamily = {.architecture = "Qwen3MoeForCausalLM",
+                                .model_type = "qwen3_moe",
+                                .read = read,
+                                .experts = {.router = "mlp.gate.weight",
+                                            .experts = "mlp.experts.",
+                                            .gate = ".gate_proj.weight",
+                                            .up = ".up_proj.weight",
+                                            .down = ".down_proj.weight"}};
 
 }  // namespace invar

@@ -1,4 +1,4 @@
-#include "rpc/server/delta_merge.h"
+#include "rpc/wire/delta_merge.h"
 
 namespace invar::rpc {
 namespace {
