@@ -97,7 +97,7 @@ int generate_as_rank(const Flags& flags, const std::vector<v1::GenerateRequest>&
     if (!engine.ok()) return engine.status();
     std::thread asking([&] {
       code = answer(**engine, requests);
-      engine->reset();  // sends the ranks home
+      (*engine)->shutdown(std::chrono::seconds(10));  // sends the ranks home
     });
     const absl::Status ran = (*rank)->run(&queue);
     queue.leave();

@@ -109,6 +109,7 @@ class Coordinator {
       drained = true;
       impatient.join();
     }
+    if (engine_) engine_->shutdown(std::chrono::seconds(10));
     engine_.reset();
     server_.reset();
     if (mpi_) mpi_->finish(std::chrono::seconds(10));

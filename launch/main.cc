@@ -40,6 +40,7 @@ int run(int argc, char** argv) {
   add_chat(program, commands);
   add_verify(program, commands);
   add_diff(program, commands);
+  add_bench(program, commands);
   add_inspect(program, commands);
   add_tokenize(program, commands);
   for (const auto& [app, work] : commands) {

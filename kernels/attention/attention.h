@@ -9,7 +9,8 @@
 namespace invar {
 
 // Keys and values of one layer on one rank. The inner layout is the backend's own; a page is `page_size` token slots.
-// Slot s of page p is addressed as p * page_size + s. Unwritten slots hold zeros.
+// Slot s of page p is addressed as p * page_size + s. Slots never written hold zeros; what a slot holds that no query may see yet
+// (a page used before) changes no bit.
 class KvPages {
  public:
   KvPages() = default;
@@ -42,14 +43,16 @@ struct Attention {
   int64_t q_stride = 0;
   const int32_t* positions = nullptr;
   const int32_t* sequences = nullptr;
-  std::span<const std::span<const int32_t>> page_tables;  // per sequence: page of tokens [i * page_size, (i + 1) * page_size)
+  // Per sequence: page of tokens [i * page_size, (i + 1) * page_size). Entries outside every row's window are not read.
+  std::span<const std::span<const int32_t>> page_tables;
   std::span<const int32_t> kv_head_of;
   const KvPages* pages = nullptr;
   int64_t window = 0;  // 0 = all keys
-  float scale = 0;     // 1 / sqrt(head_dim) unless the model says otherwise
+  float scale = 0;     // > 0; 1 / sqrt(head_dim) unless the model says otherwise
   Bf16* y = nullptr;   // [rows][query_heads * head_dim]
   int64_t y_stride = 0;
 };
+// y must not overlap q. A row whose scores overflowed or were NaN gets NaN in every element of that head.
 void attention(const Device& device, const Attention& problem);
 void attention_reference(Profile profile, const Attention& problem);
 

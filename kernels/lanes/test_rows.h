@@ -19,11 +19,13 @@ struct Random {
 };
 
 // The shapes of data that find wrong roundings, wrong orders and flushed subnormals.
-enum class Kind { kOrdinary, kWideExponents, kSubnormal, kZeros, kCancelling, kTies, kHuge, kNonFinite };
-inline constexpr Kind kFiniteKinds[] = {Kind::kOrdinary,   Kind::kWideExponents, Kind::kSubnormal, Kind::kZeros,
-                                        Kind::kCancelling, Kind::kTies,          Kind::kHuge};
-inline constexpr Kind kAllKinds[] = {Kind::kOrdinary,   Kind::kWideExponents, Kind::kSubnormal, Kind::kZeros,
-                                     Kind::kCancelling, Kind::kTies,          Kind::kHuge,      Kind::kNonFinite};
+// kSpread is the one for orders: squares of bf16 numbers have 16 bits, so sums of kOrdinary ones are often exact, and of
+// kWideExponents only the largest term counts; with a few binades between the terms every step rounds.
+enum class Kind { kOrdinary, kSpread, kWideExponents, kSubnormal, kZeros, kCancelling, kTies, kHuge, kNonFinite };
+inline constexpr Kind kAllKinds[] = {Kind::kOrdinary,   Kind::kSpread, Kind::kWideExponents, Kind::kSubnormal, Kind::kZeros,
+                                     Kind::kCancelling, Kind::kTies,   Kind::kHuge,          Kind::kNonFinite};
+inline constexpr Kind kFiniteKinds[] = {Kind::kOrdinary, Kind::kSpread,     Kind::kWideExponents, Kind::kSubnormal,
+                                        Kind::kZeros,    Kind::kCancelling, Kind::kTies,          Kind::kHuge};
 
 inline float draw(Kind kind, Random& random) {
   const uint32_t bits = random.next();
@@ -31,6 +33,8 @@ inline float draw(Kind kind, Random& random) {
   switch (kind) {
     case Kind::kOrdinary:
       return random.bell();
+    case Kind::kSpread:
+      return random.bell() * numerics::bits_float((127 - 6 + bits % 12) << 23);
     case Kind::kWideExponents:
       return numerics::bits_float((bits & 0x807fffffu) | (24 + (bits >> 8) % 208) << 23);
     case Kind::kSubnormal:

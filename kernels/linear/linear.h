@@ -18,6 +18,7 @@ class PackedWeights {
   int64_t inputs() const { return inputs_; }
   size_t bytes() const { return buffer_.size(); }
   // Copies `count` rows of [inputs] bf16, row r at rows + r * row_stride, to outputs [first_output, first_output + count).
+  // Different outputs may be packed from different threads.
   void pack_rows(int64_t first_output, const Bf16* rows, int64_t count, int64_t row_stride);
   const std::byte* data() const { return buffer_.data(); }
   Bf16 at(int64_t output, int64_t input) const;  // for references and tests

@@ -48,7 +48,7 @@ class Candidates {
   void reset_from(const float* y, int64_t count, int32_t key);
 
   const VocabularyLoops& loops_;
-  int64_t size_ = 0;          // of the arrays; they only grow
+  int64_t size_ = 0;  // of the arrays; they only grow
   std::vector<int32_t> ids_;
   std::vector<float> y_;
   std::vector<uint64_t> masses_;

@@ -40,13 +40,15 @@ struct SampleProblem {
   int32_t force = -1;               // >= 0: report this token's log-probability too (teacher forcing); the draw is still made
 };
 struct SampleResult {
-  int32_t token = 0;           // the draw
-  bool finite = true;          // false: a logit is NaN or +inf; the token then means nothing
-  TokenLogprob chosen;         // of the draw
-  TokenLogprob forced;         // of `force`
+  int32_t token = 0;              // the draw
+  bool finite = true;             // false: a logit is NaN or +inf, or all are -inf; the rest then means nothing
+  TokenLogprob chosen;            // of the draw
+  TokenLogprob forced;            // of `force`
   std::vector<TokenLogprob> top;  // by (logit descending, id ascending)
 };
 // Log-probabilities are of the raw logits: RN(double(z - max) - ln(S * 2^-40)) with S the exact sum of masses.
+// Both run on the calling thread, so that rows can be handed to the threads of a device. Ids outside the vocabulary in prompt,
+// output or force are passed over.
 SampleResult sample(const Device& device, const SampleProblem& problem);
 SampleResult sample_reference(const SampleProblem& problem);
 

@@ -345,9 +345,10 @@ TEST(Sample, PenaltiesMoveTheRightTokens) {
 TEST(Sample, LogprobsAreThoseOfTheRawLogits) {
   std::vector<float> z = normal_logits(5000, 11);
   z[40] = z[41];
+  const std::vector<int32_t> prompt = {1, 2, 3};
   const SampleProblem problem{.logits = z,
                               .controls = {.temperature = 0.2f, .top_k = 3, .repetition_penalty = 2.0f},
-                              .prompt = std::vector<int32_t>{1, 2, 3},
+                              .prompt = prompt,
                               .top_logprobs = 20,
                               .force = 41};
   const SampleResult result = sample(device_of(detect_isa()), problem);

@@ -198,7 +198,7 @@ struct CombineCase {
 std::vector<Bf16> run(const CombineCase& c, const DeviceOptions* options) {
   const int64_t expert_rows = c.rows * c.top_k;
   const std::vector<Bf16> x = bf16_data(expert_rows * c.width, c.kind, 31), shared = bf16_data(c.rows * c.width, c.kind, 32);
-  std::vector<float> weights = float_data(expert_rows, Kind::kOrdinary, 33);
+  std::vector<float> weights = float_data(expert_rows, Kind::kSpread, 33);
   std::vector<int64_t> row_of(expert_rows);
   for (int64_t i = 0; i < expert_rows; ++i) row_of[i] = c.holes && i % 3 == 0 ? -1 : (i * 7 + 3) % expert_rows;
   std::vector<Bf16> y(c.rows * c.width);

@@ -230,15 +230,11 @@ void MpiTransport::give_up(Batch& batch, PeerFailure::Facts f) {
 
 void MpiTransport::complete(Batch& batch, const Phase& phase) {
   const Clock::time_point start = Clock::now();
-  size_t open = batch.requests.size();
   Backoff backoff;
   for (;;) {
-    if (advance(batch, phase, start)) {
-      backoff.moved();
-      open = 0;
-      for (const Batch::Part& part : batch.parts) open += !part.done;
-    }
-    if (open == 0) return;
+    if (advance(batch, phase, start)) backoff.moved();
+    // Asked anew each time: the batch may have been complete before this call.
+    if (std::all_of(batch.parts.begin(), batch.parts.end(), [](const Batch::Part& part) { return part.done; })) return;
     if (interrupted_.load(std::memory_order_relaxed)) give_up(batch, facts(PeerFailure::Cause::kInterrupted, phase, start));
     if (backoff.idle() > options_.timeout) give_up(batch, facts(PeerFailure::Cause::kTimeout, phase, start));
     advance_messages();
@@ -343,8 +339,9 @@ void MpiTransport::finalize() {
   const Phase phase{"leaving the group"};
   check_usable(phase);
   while (!outgoing_.empty()) {
-    complete(outgoing_.front().batch, phase);
+    Outgoing last = std::move(outgoing_.front());  // complete() takes finished messages off the queue itself
     outgoing_.pop_front();
+    complete(last.batch, phase);
   }
   // MPI_Finalize waits for everybody and knows no deadline; this does.
   const std::byte out{1};

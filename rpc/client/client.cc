@@ -42,8 +42,8 @@ class Client::Impl {
 
   // One unary call of the first connection.
   template <class Request, class Response>
-  absl::Status call(grpc::Status (v1::Invar::Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
-                    Response& response, std::chrono::milliseconds deadline) {
+  absl::Status call(grpc::Status (v1::Invar::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                    const Request& request, Response& response, std::chrono::milliseconds deadline) {
     grpc::ClientContext context;
     set_deadline(context, deadline);
     return from_grpc((stubs_.front().get()->*method)(&context, request, &response), who_);
@@ -212,7 +212,8 @@ absl::Status Client::generate(const v1::GenerateRequest& request, std::chrono::m
   return result;
 }
 
-absl::StatusOr<v1::GenerateResponse> Client::generate_whole(const v1::GenerateRequest& request, std::chrono::milliseconds deadline) {
+absl::StatusOr<v1::GenerateResponse> Client::generate_whole(const v1::GenerateRequest& request,
+                                                            std::chrono::milliseconds deadline) {
   v1::GenerateResponse whole;
   const absl::Status status = generate(request, deadline, [&](const v1::GenerateResponse& response) {
     merge_response(response, whole);
@@ -223,7 +224,8 @@ absl::StatusOr<v1::GenerateResponse> Client::generate_whole(const v1::GenerateRe
 }
 
 void Client::start(const v1::GenerateRequest& request, std::chrono::milliseconds deadline,
-                   std::function<bool(const v1::GenerateResponse&)> on_response, std::function<void(const absl::Status&)> on_done) {
+                   std::function<bool(const v1::GenerateResponse&)> on_response,
+                   std::function<void(const absl::Status&)> on_done) {
   impl_->start(request, deadline, std::move(on_response), std::move(on_done));
 }
 

@@ -13,10 +13,10 @@
 namespace invar::rpc {
 
 struct ClientOptions {
-  std::string address;                            // "host:port", "[v6]:port" or "unix:/path"
+  std::string address;  // "host:port", "[v6]:port" or "unix:/path"
   std::chrono::milliseconds connect_wait{10000};
-  int connections = 1;                            // streams go over them in turn; one carries thousands
-  std::chrono::milliseconds dead_after{40000};    // a server that answers no ping for so long is gone: UNAVAILABLE
+  int connections = 1;                          // streams go over them in turn; one carries thousands
+  std::chrono::milliseconds dead_after{40000};  // a server that answers no ping for so long is gone: UNAVAILABLE
 };
 
 // Every call has a deadline; errors carry the server's code and message, the message with "server ADDRESS: " before it.
@@ -27,7 +27,8 @@ class Client {
   static absl::StatusOr<std::unique_ptr<Client>> connect(const ClientOptions& options);
   ~Client();  // cancels what runs; waits for its on_done
 
-  // Waits until the model is loaded and steps are made. `progress` (may be null) hears what the server waits for when that changes.
+  // Waits until the model is loaded and steps are made. `progress` (may be null) hears what the server waits for when that
+  // changes.
   absl::Status wait_until_serving(std::chrono::milliseconds wait, const std::function<void(const std::string&)>& progress);
 
   // Blocks until the last response. `on_response` is called from another thread, in order, one at a time; returning false cancels
@@ -43,12 +44,14 @@ class Client {
              std::function<bool(const v1::GenerateResponse&)> on_response, std::function<void(const absl::Status&)> on_done);
 
   absl::StatusOr<v1::ServerInfo> server_info(std::chrono::milliseconds deadline);
-  absl::StatusOr<std::vector<int32_t>> tokenize(const std::string& text, bool add_special_tokens, std::chrono::milliseconds deadline);
-  absl::StatusOr<std::string> detokenize(const std::vector<int32_t>& ids, bool skip_special_tokens, std::chrono::milliseconds deadline);
+  absl::StatusOr<std::vector<int32_t>> tokenize(const std::string& text, bool add_special_tokens,
+                                                std::chrono::milliseconds deadline);
+  absl::StatusOr<std::string> detokenize(const std::vector<int32_t>& ids, bool skip_special_tokens,
+                                         std::chrono::milliseconds deadline);
   absl::StatusOr<uint64_t> flush_cache(std::chrono::milliseconds deadline);  // pages freed
   absl::Status abort(const std::string& request_id, std::chrono::milliseconds deadline);
-  // grpc.health.v1: OK = SERVING, Unavailable = not, NotFound = no such service. "" asks for the process, "invar.v1.Invar" for the
-  // model.
+  // grpc.health.v1: OK = SERVING, Unavailable = not, NotFound = no such service. "" asks for the process, "invar.v1.Invar" for
+  // the model.
   absl::Status check_health(const std::string& service, std::chrono::milliseconds deadline);
 
  private:

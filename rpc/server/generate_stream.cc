@@ -21,9 +21,12 @@ GenerateStream* GenerateStream::start(std::shared_ptr<ServingState> state, std::
   return stream.get();
 }
 
-GenerateStream::GenerateStream(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, int64_t max_buffered_bytes,
-                               grpc::CallbackServerContext* context)
-    : state_(std::move(state)), writer_(std::move(writer)), max_buffered_bytes_(max_buffered_bytes), deadline_(context->deadline()) {}
+GenerateStream::GenerateStream(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
+                               int64_t max_buffered_bytes, grpc::CallbackServerContext* context)
+    : state_(std::move(state)),
+      writer_(std::move(writer)),
+      max_buffered_bytes_(max_buffered_bytes),
+      deadline_(context->deadline()) {}
 
 void GenerateStream::submit(const v1::GenerateRequest& request) {
   const absl::StatusOr<std::shared_ptr<Engine>> engine = state_->engine();
@@ -31,10 +34,9 @@ void GenerateStream::submit(const v1::GenerateRequest& request) {
     std::lock_guard lock(mutex_);
     return end(engine.status(), false);
   }
-  absl::StatusOr<std::string> id =
-      (*engine)->submit(request, [self = self_](const absl::Status& status, const v1::GenerateResponse* response) {
-        self->take(status, response);
-      });
+  absl::StatusOr<std::string> id = (*engine)->submit(
+      request,
+      [self = self_](const absl::Status& status, const v1::GenerateResponse* response) { self->take(status, response); });
   std::lock_guard lock(mutex_);
   if (!id.ok()) return end(id.status(), false);
   engine_ = *engine;
@@ -86,10 +88,11 @@ void GenerateStream::pump() {
   scheduled_ = false;
   if (abort_wanted_ && !request_id_.empty()) {
     abort_wanted_ = false;
-    const std::shared_ptr<Engine> engine = engine_.lock();
+    std::shared_ptr<Engine> engine = engine_.lock();
     lock.unlock();
     // NotFound: it ended by itself at the same time.
     if (engine != nullptr) engine->abort(request_id_).IgnoreError();
+    engine.reset();  // not under the mutex: if it is the last reference, the engine waits for a callback that may want the mutex
     lock.lock();
   }
   if (writing_ || finished_) return;
@@ -130,7 +133,8 @@ void GenerateStream::OnCancel() {
     std::lock_guard lock(mutex_);
     has_waiting_ = false;
     const bool late = std::chrono::system_clock::now() >= deadline_;
-    end(late ? absl::DeadlineExceededError("the call's deadline is over") : absl::CancelledError("cancelled by the client"), true);
+    end(late ? absl::DeadlineExceededError("the call's deadline is over") : absl::CancelledError("cancelled by the client"),
+        true);
   }
   pump();
 }

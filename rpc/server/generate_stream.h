@@ -19,10 +19,12 @@ namespace invar::rpc {
 // second grows beyond the bound loses its request (RESOURCE_EXHAUSTED) rather than the server its memory.
 class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateResponse> {
  public:
-  static GenerateStream* start(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, int64_t max_buffered_bytes,
-                               grpc::CallbackServerContext* context, const v1::GenerateRequest& request);
+  static GenerateStream* start(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
+                               int64_t max_buffered_bytes, grpc::CallbackServerContext* context,
+                               const v1::GenerateRequest& request);
 
-  // Starts what can be started: an abort, a write, the end. Not under mutex_, for gRPC may run reactions before StartWrite returns.
+  // Starts what can be started: an abort, a write, the end. Not under mutex_, for gRPC may run reactions before StartWrite
+  // returns.
   void pump();
 
   void OnWriteDone(bool ok) override;
@@ -34,8 +36,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
                  grpc::CallbackServerContext* context);
   void submit(const v1::GenerateRequest& request);
   void take(const absl::Status& status, const v1::GenerateResponse* response);  // the engine's callback
-  void schedule();                                                               // mutex_ is held
-  void end(absl::Status status, bool abort);                                     // mutex_ is held; the first end counts
+  void schedule();                                                              // mutex_ is held
+  void end(absl::Status status, bool abort);                                    // mutex_ is held; the first end counts
 
   const std::shared_ptr<ServingState> state_;
   const std::shared_ptr<StreamWriter> writer_;
@@ -45,8 +47,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
   v1::GenerateResponse outgoing_;         // being written
 
   std::mutex mutex_;
-  std::weak_ptr<Engine> engine_;       // weak: the engine holds this stream by its callback
-  std::string request_id_;             // empty until submit() returned
+  std::weak_ptr<Engine> engine_;  // weak: the engine holds this stream by its callback
+  std::string request_id_;        // empty until submit() returned
   v1::GenerateResponse waiting_;
   bool has_waiting_ = false;
   int64_t merged_bytes_ = 0;           // added to waiting_ while a write was under way; its first response may have any size

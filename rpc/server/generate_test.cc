@@ -80,7 +80,8 @@ TEST(Generate, AThousandAtOnceWithoutAThreadEach) {
   std::atomic<int> ended{0};
   for (int i = 0; i < kStreams; ++i) {
     // Most ask the same; every tenth is company of another length.
-    const v1::GenerateRequest request = i % 10 == 9 ? request_of({i % 500, 7}, 1 + static_cast<uint32_t>(i) % 40) : request_of(kPrompt, kTokens);
+    const v1::GenerateRequest request =
+        i % 10 == 9 ? request_of({i % 500, 7}, 1 + static_cast<uint32_t>(i) % 40) : request_of(kPrompt, kTokens);
     client->start(
         request, 60s,
         [&, i](const v1::GenerateResponse& response) {
@@ -240,11 +241,12 @@ TEST(Generate, AFullQueueAnswersResourceExhausted) {
   auto service = serving(given);
   std::atomic<int> ended{0};
   const auto ask = [&] {
-    service->client->start(request_of(kPrompt, 4), 60s, [](const v1::GenerateResponse&) { return true; },
-                           [&](const absl::Status& status) {
-                             EXPECT_TRUE(status.ok()) << status;
-                             ++ended;
-                           });
+    service->client->start(
+        request_of(kPrompt, 4), 60s, [](const v1::GenerateResponse&) { return true; },
+        [&](const absl::Status& status) {
+          EXPECT_TRUE(status.ok()) << status;
+          ++ended;
+        });
   };
   ask();
   ASSERT_TRUE(soon([&] { return service->engine->stats().running == 1; }));
@@ -318,7 +320,8 @@ TEST(Generate, AReaderTooSlowForTheBoundLosesItsRequestOnly) {
   given.server.max_buffered_bytes = 20000;
   auto service = serving(given);
   LazyReader slow(service->server->addresses()[0], wordy(60000));
-  ASSERT_TRUE(soon([&] { return service->engine->stats().aborted == 1; })) << "the engine must be free of it before anything is read";
+  ASSERT_TRUE(soon([&] { return service->engine->stats().aborted == 1; }))
+      << "the engine must be free of it before anything is read";
   const auto other = service->client->generate_whole(request_of(kPrompt, 100), 10s);
   ASSERT_TRUE(other.ok()) << other.status();
   EXPECT_EQ(tokens_of(*other), service->wanted(kPrompt, 100));

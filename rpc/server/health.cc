@@ -7,7 +7,8 @@
 
 namespace invar::rpc {
 
-Health::Health(grpc::HealthCheckServiceInterface& service, std::shared_ptr<const ServingState> state, std::chrono::milliseconds period)
+Health::Health(grpc::HealthCheckServiceInterface& service, std::shared_ptr<const ServingState> state,
+               std::chrono::milliseconds period)
     : service_(service), state_(std::move(state)) {
   service_.SetServingStatus(v1::Invar::service_full_name(), false);
   thread_ = std::thread([this, period] { run(period); });

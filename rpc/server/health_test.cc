@@ -121,8 +121,10 @@ TEST(Health, OneReplicaOfTwoIsEnoughToServe) {
   executors.push_back(std::make_unique<engine::FakeExecutor>(given.fake));
   service.engine = start_engine(given, std::move(executors));
   service.server->serve(service.engine, {});
-  // With both idle the first takes every request; one that never ends keeps it busy, so the next goes to the other and moves back.
-  service.client->start(request_of({5}, 60000), 60s, [](const v1::GenerateResponse&) { return true; }, [](const absl::Status&) {});
+  // With both idle the first takes every request; one that never ends keeps it busy, so the next goes to the other and moves
+  // back.
+  service.client->start(
+      request_of({5}, 60000), 60s, [](const v1::GenerateResponse&) { return true; }, [](const absl::Status&) {});
   ASSERT_TRUE(soon([&] { return service.engine->stats().running == 1; }));
   const auto whole = service.client->generate_whole(request_of({1, 2}, 20), 10s);
   ASSERT_TRUE(whole.ok()) << whole.status();

@@ -85,7 +85,8 @@ grpc::ServerUnaryReactor* InvarService::FlushCache(grpc::CallbackServerContext* 
   return answer(context, absl::OkStatus());
 }
 
-grpc::ServerUnaryReactor* InvarService::Abort(grpc::CallbackServerContext* context, const v1::AbortRequest* request, v1::AbortResponse*) {
+grpc::ServerUnaryReactor* InvarService::Abort(grpc::CallbackServerContext* context, const v1::AbortRequest* request,
+                                              v1::AbortResponse*) {
   if (request->request_id().empty()) return answer(context, absl::InvalidArgumentError("request_id is empty"));
   const std::shared_ptr<Engine> engine = state_->loaded_engine();
   if (engine == nullptr) return answer(context, absl::NotFoundError("request_id: no model is loaded"));

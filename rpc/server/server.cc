@@ -68,7 +68,8 @@ class Server::Impl {
     bool drained = engine == nullptr || wait.count() == 0 || engine->drain(wait);
     // Answers are complete in the engine before they have reached their clients.
     const Clock::time_point last = wait.count() == 0 ? until : std::max(until, Clock::now() + kLastWrites);
-    while (drained && state_->open_streams() > 0 && Clock::now() < last) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    while (drained && state_->open_streams() > 0 && Clock::now() < last)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
     drained = drained && state_->open_streams() == 0;
     health_.reset();
     listening_.server->Shutdown(std::chrono::system_clock::now() + kClose);

@@ -1,5 +1,5 @@
-// The public gRPC server: invar.v1.Invar, grpc.health.v1 and reflection. It listens before the model is loaded, so that health and
-// GetServerInfo answer from the first moment.
+// The public gRPC server: invar.v1.Invar, grpc.health.v1 and reflection. It listens before the model is loaded, so that health
+// and GetServerInfo answer from the first moment.
 #pragma once
 
 #include <chrono>
@@ -16,9 +16,9 @@ namespace invar::rpc {
 
 struct ServerOptions {
   std::vector<std::string> listen = {"127.0.0.1:50051"};  // "host:port" (0 = any free port), "[v6]:port" or "unix:/path"
-  int64_t max_request_bytes = 4 << 20;                     // a larger message is refused before it is read (RESOURCE_EXHAUSTED)
-  int64_t max_buffered_bytes = 1 << 20;                    // answer waiting for one slow client; beyond it its request is ended
-  std::chrono::milliseconds health_period{100};            // how often the engine is asked
+  int64_t max_request_bytes = 4 << 20;                    // a larger message is refused before it is read (RESOURCE_EXHAUSTED)
+  int64_t max_buffered_bytes = 1 << 20;                   // answer waiting for one slow client; beyond it its request is ended
+  std::chrono::milliseconds health_period{100};           // how often the engine is asked
 };
 
 class Server {
@@ -37,8 +37,8 @@ class Server {
   // Back to loading, e.g. after a worker group was lost. Running requests go on as far as the engine takes them; the caller's
   // reference to it becomes the last one as soon as calls under way have returned.
   void withdraw(const std::string& why);
-  // NOT_SERVING at once and no new requests; running ones have `wait` to finish, the rest are cancelled. Then the ports are closed.
-  // True when all had finished. The second call does nothing.
+  // NOT_SERVING at once and no new requests; running ones have `wait` to finish, the rest are cancelled. Then the ports are
+  // closed. True when all had finished. The second call does nothing.
   bool shutdown(std::chrono::milliseconds wait);
 
  private:

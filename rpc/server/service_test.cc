@@ -160,7 +160,7 @@ TEST(Service, BytesThatAreNoMessageAreRefusedAndTheServerLives) {
   const std::string& address = service->server->addresses()[0];
   std::string bytes = "\x12\x04";  // field 2 (prompt), 4 bytes that are not UTF-8
   bytes += "\xff\xfe\xfd\xfc";
-  const std::string hostile[] = {std::string(100, '\xff'), bytes, std::string(1 << 20, '\x0b'),          // groups in groups
+  const std::string hostile[] = {std::string(100, '\xff'), bytes, std::string(1 << 20, '\x0b'),            // groups in groups
                                  std::string("\x1a\xff\xff\xff\xff\x07", 6), std::string("\x0a\x7f", 2)};  // lengths that lie
   for (const std::string& message : hostile) {
     for (const char* method : {"Generate", "Tokenize", "Detokenize", "Abort"}) {
@@ -304,7 +304,8 @@ TEST(Shutdown, CancelsWhatDoesNotFinishInTime) {
   service->fakes[0]->release();
 }
 
-// Client, server, engine, gate, link and ranks: everything but the model, with the coordinator and the workers talking over sockets.
+// Client, server, engine, gate, link and ranks: everything but the model, with the coordinator and the workers talking over
+// sockets.
 TEST(WholeWay, OverTheWorkerLinkTheAnswerIsTheSame) {
   const parallel::Layout layout{.tp = 1, .pp = 1, .ep = 1, .dp = 2};
   Arrangement given;
@@ -369,7 +370,8 @@ TEST(WholeWay, OverTheWorkerLinkTheAnswerIsTheSame) {
   EXPECT_EQ(good, kStreams);
   for (int i = 0; i < kStreams; ++i) {
     std::vector<int32_t> tokens;
-    for (const auto& choice : answers[static_cast<size_t>(i)].choices()) tokens.insert(tokens.end(), choice.token_ids().begin(), choice.token_ids().end());
+    for (const auto& choice : answers[static_cast<size_t>(i)].choices())
+      tokens.insert(tokens.end(), choice.token_ids().begin(), choice.token_ids().end());
     EXPECT_EQ(tokens, service.wanted({i % 4, 2, 3}, 30));
   }
   EXPECT_TRUE(service.server->shutdown(5s));

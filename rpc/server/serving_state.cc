@@ -6,19 +6,20 @@
 namespace invar::rpc {
 namespace {
 
-// Serving = somebody makes steps: a server with one replica of two left answers every request, and a load balancer that took it off
-// would make a small loss a whole one. Empty text = all is well.
-struct Health {
+// Serving = somebody makes steps: a server with one replica of two left answers every request, and a load balancer that took it
+// off would make a small loss a whole one. Empty text = all is well.
+struct Condition {
   v1::ServerState state;
   std::string trouble;
 };
 
-Health health_of(const Engine& engine) {
+Condition condition_of(const Engine& engine) {
   const EngineStats stats = engine.stats();
   // The engine sees overdue steps itself, unless it is its own thread that hangs.
   const double limit = std::chrono::duration<double>(engine.options().step_timeout).count() + 1;
   if (stats.seconds_since_progress > limit) {
-    return {v1::SERVER_STATE_UNHEALTHY, absl::StrFormat("work is pending and nothing has moved for %.0f s", stats.seconds_since_progress)};
+    return {v1::SERVER_STATE_UNHEALTHY,
+            absl::StrFormat("work is pending and nothing has moved for %.0f s", stats.seconds_since_progress)};
   }
   const bool lost_some = stats.replicas_alive > 0 && stats.replicas_alive < stats.replicas;
   return {stats.healthy || lost_some ? v1::SERVER_STATE_SERVING : v1::SERVER_STATE_UNHEALTHY, stats.trouble};
@@ -88,7 +89,7 @@ v1::ServerState ServingState::state() const {
     if (engine_ == nullptr) return v1::SERVER_STATE_LOADING;
     engine = engine_;
   }
-  return health_of(*engine).state;
+  return condition_of(*engine).state;
 }
 
 v1::ServerInfo ServingState::info() const {
@@ -105,9 +106,9 @@ v1::ServerInfo ServingState::info() const {
   info.set_state(v1::SERVER_STATE_LOADING);
   if (engine != nullptr) {
     const ReplicaFacts& facts = engine->facts();
-    const Health health = health_of(*engine);
-    info.set_state(health.state);
-    info.set_progress(health.trouble);
+    const Condition condition = condition_of(*engine);
+    info.set_state(condition.state);
+    info.set_progress(condition.trouble);
     info.set_model_digest(facts.model_digest);
     info.set_numerics_id(facts.numerics_id);
     info.set_vocab_size(static_cast<uint32_t>(facts.vocab_size));

@@ -21,7 +21,8 @@ absl::Status check_address(const std::string& address, const char* what) {
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos || colon == 0) return bad("not of the form");
   const std::string host = address.substr(0, colon);
-  if (host.find(':') != std::string::npos && (host.front() != '[' || host.back() != ']')) return bad("an IPv6 host needs brackets");
+  if (host.find(':') != std::string::npos && (host.front() != '[' || host.back() != ']'))
+    return bad("an IPv6 host needs brackets");
   int port = 0;
   if (!absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 || port > 65535) return bad("the port is not 0 .. 65535");
   return absl::OkStatus();

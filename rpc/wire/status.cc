@@ -20,7 +20,8 @@ grpc::Status to_grpc(const absl::Status& status) {
 absl::Status from_grpc(const grpc::Status& status, absl::string_view who) {
   if (status.ok()) return absl::OkStatus();
   const std::string& message = status.error_message();
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), who.empty() ? message : absl::StrCat(who, ": ", message));
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                      who.empty() ? message : absl::StrCat(who, ": ", message));
 }
 
 }  // namespace invar::rpc

@@ -47,7 +47,8 @@ absl::Status check_shape(const v1::Hello& hello) {
     }
     for (const std::string* text : {&rank.host(), &rank.device(), &rank.numerics_id(), &rank.model_digest(), &rank.build_id()}) {
       if (text->size() > kMaxText) {
-        return absl::InvalidArgumentError(absl::StrCat(rank_name(rank), ": a text of ", text->size(), " bytes, limit ", kMaxText));
+        return absl::InvalidArgumentError(
+            absl::StrCat(rank_name(rank), ": a text of ", text->size(), " bytes, limit ", kMaxText));
       }
     }
   }
@@ -70,8 +71,10 @@ absl::Status check_capacity(const v1::Hello& hello) {
   if (capacity.max_positions() < 1 || capacity.max_positions() > kInt32) {
     return bad("max_positions", capacity.max_positions(), "1 .. 2^31 - 1");
   }
-  if (capacity.vocab_size() < 1 || capacity.vocab_size() > kInt32) return bad("vocab_size", capacity.vocab_size(), "1 .. 2^31 - 1");
-  if (capacity.layout().size() > kMaxText) return bad("length of layout", capacity.layout().size(), absl::StrCat("<= ", kMaxText));
+  if (capacity.vocab_size() < 1 || capacity.vocab_size() > kInt32)
+    return bad("vocab_size", capacity.vocab_size(), "1 .. 2^31 - 1");
+  if (capacity.layout().size() > kMaxText)
+    return bad("length of layout", capacity.layout().size(), absl::StrCat("<= ", kMaxText));
   return absl::OkStatus();
 }
 
@@ -93,11 +96,11 @@ absl::Status check_hello(const v1::Hello& hello, const Expected& expected) {
   }
   if (hello.replica() >= static_cast<uint32_t>(expected.layout.dp)) {
     return absl::FailedPreconditionError(absl::StrCat("replica ", hello.replica(), " (", rank_name(hello.ranks(0)),
-                                                      "): replica index out of range, expected 0 .. ",
-                                                      expected.layout.dp - 1));
+                                                      "): replica index out of range, expected 0 .. ", expected.layout.dp - 1));
   }
   if (status = check_shape(hello); !status.ok()) return status;
-  if (status = check_ranks(hello, "model digest", expected.model_digest, &v1::RankInfo::model_digest); !status.ok()) return status;
+  if (status = check_ranks(hello, "model digest", expected.model_digest, &v1::RankInfo::model_digest); !status.ok())
+    return status;
   if (status = check_ranks(hello, "numerics id", expected.numerics_id, &v1::RankInfo::numerics_id); !status.ok()) return status;
   return check_capacity(hello);
 }

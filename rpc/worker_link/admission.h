@@ -19,7 +19,7 @@ struct Expected {
 // InvalidArgument when the Hello itself makes no sense (ranks that do not fill the layout, no pages).
 absl::Status check_hello(const v1::Hello& hello, const Expected& expected);
 
-ReplicaFacts to_facts(const v1::Hello& hello);  // of a Hello that passed check_hello
+ReplicaFacts to_facts(const v1::Hello& hello);      // of a Hello that passed check_hello
 std::string layout_name(const v1::Layout& layout);  // "tp2 pp1 ep1 dp2"
 
 }  // namespace invar::rpc

@@ -11,7 +11,8 @@ v1::Layout to_proto(const parallel::Layout& layout) {
   return out;
 }
 
-v1::Hello make_hello(int replica, const parallel::Layout& layout, const ReplicaFacts& facts, const std::vector<RankReport>& reports) {
+v1::Hello make_hello(int replica, const parallel::Layout& layout, const ReplicaFacts& facts,
+                     const std::vector<RankReport>& reports) {
   v1::Hello hello;
   hello.set_replica(static_cast<uint32_t>(replica));
   *hello.mutable_layout() = to_proto(layout);

@@ -11,7 +11,8 @@
 namespace invar::rpc {
 
 // `replica`: data-parallel index; `reports`: of all ranks of the replica, the leader first.
-v1::Hello make_hello(int replica, const parallel::Layout& layout, const ReplicaFacts& facts, const std::vector<RankReport>& reports);
+v1::Hello make_hello(int replica, const parallel::Layout& layout, const ReplicaFacts& facts,
+                     const std::vector<RankReport>& reports);
 // The replica for GetServerInfo. `address`: of its leader, empty for ranks in this process.
 v1::ReplicaInfo to_info(const v1::Hello& hello, const std::string& address);
 v1::Layout to_proto(const parallel::Layout& layout);

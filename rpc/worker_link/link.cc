@@ -55,7 +55,8 @@ absl::StatusOr<v1::StepResult> Link::next(std::chrono::milliseconds wait) {
     return result;
   }
   if (!lost_.ok()) return lost_;
-  return absl::DeadlineExceededError(absl::StrCat(name(), ": no result of step ", last_received_ + 1, " within ", wait.count(), " ms"));
+  return absl::DeadlineExceededError(
+      absl::StrCat(name(), ": no result of step ", last_received_ + 1, " within ", wait.count(), " ms"));
 }
 
 void Link::shutdown(std::chrono::milliseconds wait) {
@@ -77,6 +78,11 @@ void Link::cancel(const std::string& why) {
   lose(why);
   // Under the mutex: OnDone takes it before gRPC destroys the context.
   if (!done_) context_->TryCancel();
+}
+
+void Link::excuse() {
+  std::lock_guard lock(mutex_);
+  heard_ = Clock::now();
 }
 
 void Link::check(std::chrono::milliseconds hello_timeout, std::chrono::milliseconds link_timeout) {
@@ -216,7 +222,8 @@ void Link::receive(v1::WorkerMessage message) {
         changed_.notify_all();
         return;
       }
-      wrong = absl::StrCat("a result of step ", result.step(), ", expected ", last_received_ + 1, " of ", last_submitted_, " planned");
+      wrong = absl::StrCat("a result of step ", result.step(), ", expected ", last_received_ + 1, " of ", last_submitted_,
+                           " planned");
       break;
     }
     case v1::WorkerMessage::KIND_NOT_SET:

@@ -35,6 +35,8 @@ class Link final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coordin
   void shutdown(std::chrono::milliseconds wait);
   // Ends the stream at once; `next` says why.
   void cancel(const std::string& why);
+  // This process did not run for a while: what was sent meanwhile has not been read yet, so the silence is ours.
+  void excuse();
   // Cancels when no Hello came within `hello_timeout` or nothing at all for `link_timeout`.
   void check(std::chrono::milliseconds hello_timeout, std::chrono::milliseconds link_timeout);
 
@@ -68,17 +70,17 @@ class Link final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coordin
   std::condition_variable changed_;
   std::deque<v1::CoordinatorMessage> outbox_;
   std::deque<v1::StepResult> inbox_;
-  absl::Status lost_;             // OK while the link lives
-  Clock::time_point heard_;       // last message
-  uint64_t last_submitted_ = 0;   // steps
+  absl::Status lost_;            // OK while the link lives
+  Clock::time_point heard_;      // last message
+  uint64_t last_submitted_ = 0;  // steps
   uint64_t last_received_ = 0;
-  bool greeted_ = false;          // a Hello came
+  bool greeted_ = false;  // a Hello came
   bool admitted_ = false;
-  bool leaving_ = false;          // Shutdown was sent: the end of the stream is no loss
+  bool leaving_ = false;  // Shutdown was sent: the end of the stream is no loss
   bool writing_ = false;
   bool end_wanted_ = false;
-  bool finished_ = false;         // Finish was called
-  bool done_ = false;             // gRPC let go
+  bool finished_ = false;  // Finish was called
+  bool done_ = false;      // gRPC let go
 };
 
 }  // namespace invar::rpc

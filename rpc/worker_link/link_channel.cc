@@ -76,7 +76,8 @@ class LinkChannel::Impl {
     closing_ = true;
     changed_.notify_all();
     if (!changed_.wait_for(lock, wait, [&] { return reader_done_; })) {
-      return absl::DeadlineExceededError(absl::StrCat("coordinator ", address_, ": the link did not close within ", wait.count(), " ms"));
+      return absl::DeadlineExceededError(
+          absl::StrCat("coordinator ", address_, ": the link did not close within ", wait.count(), " ms"));
     }
     return goodbye_;
   }
@@ -119,7 +120,8 @@ class LinkChannel::Impl {
     const grpc::Status status = stream_->Finish();
     std::lock_guard lock(mutex_);
     goodbye_ = from_grpc(status, absl::StrCat("coordinator ", address_));
-    if (lost_.ok()) lost_ = goodbye_.ok() ? absl::UnavailableError(absl::StrCat("coordinator ", address_, ": closed the link")) : goodbye_;
+    if (lost_.ok())
+      lost_ = goodbye_.ok() ? absl::UnavailableError(absl::StrCat("coordinator ", address_, ": closed the link")) : goodbye_;
     reader_done_ = true;
     changed_.notify_all();
   }
@@ -165,8 +167,8 @@ class LinkChannel::Impl {
   std::chrono::milliseconds heartbeat_{2000};
   uint64_t last_plan_ = 0, last_step_ = 0;
   bool welcome_ = false;
-  bool closing_ = false;      // no more posts; the writer ends when all is sent
-  bool ended_ = false;        // nothing more can be read
+  bool closing_ = false;  // no more posts; the writer ends when all is sent
+  bool ended_ = false;    // nothing more can be read
   bool writer_done_ = false, reader_done_ = false;
 };
 

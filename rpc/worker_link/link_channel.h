@@ -13,9 +13,9 @@
 namespace invar::rpc {
 
 struct LinkOptions {
-  std::string coordinator;                         // "host:port", "[v6]:port" or "unix:/path"
-  std::chrono::milliseconds wait{60000};           // for the coordinator to come up and answer
-  std::chrono::milliseconds dead_after{10000};     // a coordinator that answers no ping for so long is gone
+  std::string coordinator;                           // "host:port", "[v6]:port" or "unix:/path"
+  std::chrono::milliseconds wait{60000};             // for the coordinator to come up and answer
+  std::chrono::milliseconds dead_after{10000};       // a coordinator that answers no ping for so long is gone
   std::function<void(const std::string&)> progress;  // what is waited for, from the calling thread; may be null
 };
 

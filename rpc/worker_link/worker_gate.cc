@@ -27,7 +27,8 @@ constexpr std::chrono::milliseconds kGoodbye{2000};
 
 class WorkerGate::Impl final : public v1::WorkerLink::CallbackService {
  public:
-  explicit Impl(const WorkerGateOptions& options) : options_(options), slots_(static_cast<size_t>(std::clamp(options.layout.dp, 0, 65536))) {}
+  explicit Impl(const WorkerGateOptions& options)
+      : options_(options), slots_(static_cast<size_t>(std::clamp(options.layout.dp, 0, 65536))) {}
   ~Impl() override { close(); }
 
   absl::Status open();
@@ -68,11 +69,12 @@ class WorkerGate::Impl final : public v1::WorkerLink::CallbackService {
 absl::Status WorkerGate::Impl::open() {
   const parallel::Layout& layout = options_.layout;
   for (const auto& [field, value] : {std::pair{"tp", layout.tp}, {"pp", layout.pp}, {"ep", layout.ep}, {"dp", layout.dp}}) {
-    if (value < 1 || value > 65536) return absl::InvalidArgumentError(absl::StrCat("layout: ", field, " ", value, " is not 1 .. 65536"));
+    if (value < 1 || value > 65536)
+      return absl::InvalidArgumentError(absl::StrCat("layout: ", field, " ", value, " is not 1 .. 65536"));
   }
   if (options_.heartbeat.count() < 1 || options_.link_timeout < 3 * options_.heartbeat) {
-    return absl::InvalidArgumentError(absl::StrCat("link_timeout ", options_.link_timeout.count(), " ms is less than three heartbeats of ",
-                                                   options_.heartbeat.count(), " ms"));
+    return absl::InvalidArgumentError(absl::StrCat("link_timeout ", options_.link_timeout.count(),
+                                                   " ms is less than three heartbeats of ", options_.heartbeat.count(), " ms"));
   }
   grpc::ServerBuilder builder;
   set_server_args(builder, options_.link_timeout, kMaxMessage);
@@ -151,11 +153,18 @@ void WorkerGate::Impl::closed(const std::shared_ptr<Link>& link) {
 void WorkerGate::Impl::sweep() {
   const auto period = std::clamp<std::chrono::milliseconds>(options_.link_timeout / 20, std::chrono::milliseconds(10),
                                                             std::chrono::milliseconds(500));
+  auto last = std::chrono::steady_clock::now();
   std::unique_lock lock(mutex_);
   while (!closing_) {
     const std::vector<std::shared_ptr<Link>> links(open_.begin(), open_.end());
     lock.unlock();
-    for (const std::shared_ptr<Link>& link : links) link->check(options_.hello_timeout, options_.link_timeout);
+    const auto now = std::chrono::steady_clock::now();
+    const bool overslept = now - last > period + options_.link_timeout / 4;  // stopped, or starved by others on this machine
+    last = now;
+    for (const std::shared_ptr<Link>& link : links) {
+      if (overslept) link->excuse();
+      link->check(options_.hello_timeout, options_.link_timeout);
+    }
     lock.lock();
     changed_.wait_for(lock, period, [&] { return closing_; });
   }
@@ -190,8 +199,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Executor>>> WorkerGate::Impl::wait(
     }
     const auto now = std::chrono::steady_clock::now();
     if (now >= until) {
-      std::string message = absl::StrCat(waiting_for, " did not join at ", address(), " within ",
-                                         wait.count(), " ms");
+      std::string message = absl::StrCat(waiting_for, " did not join at ", address(), " within ", wait.count(), " ms");
       if (!last_refusal_.empty()) absl::StrAppend(&message, "; last refused: ", last_refusal_);
       return absl::DeadlineExceededError(message);
     }

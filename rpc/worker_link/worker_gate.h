@@ -35,9 +35,9 @@ class WorkerGate {
   const std::string& address() const;  // as workers dial it, with the port chosen
 
   // Waits until every replica has joined and hands out one executor each, in the order of replica indices. `progress` (may be
-  // null) is called from this thread with what is waited for, whenever that changes: "waiting for replica 1 of 2", "refused: ...".
-  // DeadlineExceeded names the missing replicas and the last refusal. After a worker group was lost its index can be joined again,
-  // and wait() called again.
+  // null) is called from this thread with what is waited for, whenever that changes: "waiting for replica 1 of 2", and with every
+  // refusal. DeadlineExceeded names the missing replicas and the last refusal. When the executors handed out are gone or lost,
+  // their indices can be joined again, and wait() called again for a whole new set.
   absl::StatusOr<std::vector<std::unique_ptr<Executor>>> wait(std::chrono::milliseconds wait,
                                                               const std::function<void(const std::string&)>& progress);
   // Makes wait() return `why` at once, now or when it is called: the ranks this coordinator started are gone. From any thread.

@@ -49,6 +49,7 @@ std::vector<Sequence*> Scheduler::abandon() {
     s->state = Sequence::State::kNew;
     s->number = 0;
     s->pending = s->planned = s->registered = s->announced = 0;
+    s->awaited_block = -1;
     s->pages.clear();
     s->keys.clear();  // the next replica's pages may have another size
   }
@@ -127,7 +128,8 @@ void Scheduler::admit(v1::StepPlan* plan, std::vector<ExpectedDraws>* expected) 
   for (auto it = waiting_.begin(); it != waiting_.end() && budget_ > 0 && passed_over < kMostPassedOver;) {
     if (static_cast<int64_t>(running_.size()) >= limits_.max_num_seqs) return;
     Sequence* s = *it++;
-    if (s->pending > 0) {  // preempted with draws in flight: they are kept, so it starts when they have come
+    // Preempted with draws in flight: they are kept, so it starts when they have come.
+    if (s->pending > 0 || awaits_block(*s)) {
       ++passed_over;
       continue;
     }
@@ -154,6 +156,7 @@ Scheduler::Placement Scheduler::place(Sequence* s) {
   const int64_t table = divide_up(std::min<int64_t>(static_cast<int64_t>(s->tokens.size()), s->end), page_size_);
   int64_t least_running = INT64_MAX;
   for (const Home& home : homes_) least_running = std::min(least_running, home.running);
+  s->awaited_block = -1;
   Placement best;
   int64_t best_score = 0, best_free = 0;
   for (size_t h = 0; h < homes_.size(); ++h) {
@@ -174,8 +177,20 @@ Scheduler::Placement Scheduler::place(Sequence* s) {
     best_score = score;
     best_free = free;
   }
-  if (best.home >= 0) best.wait = best.hits < readable && homes_[best.home].computing.contains(s->keys[best.hits]);
+  if (best.home >= 0) await_blocks(s, best.home, best.hits, readable);
+  best.wait = s->awaited_block >= 0;
   return best;
+}
+
+// If block `first` is being computed on `home`: remembers the last of the blocks that are, so that many equal prompts waiting for
+// one cost one look-up each a plan.
+void Scheduler::await_blocks(Sequence* s, int home, int64_t first, int64_t end) {
+  s->home = home;
+  for (int64_t i = first; i < end && homes_[home].computing.contains(s->keys[i]); ++i) s->awaited_block = i;
+}
+
+bool Scheduler::awaits_block(const Sequence& s) const {
+  return s.awaited_block >= 0 && homes_[s.home].computing.contains(s.keys[s.awaited_block]);
 }
 
 void Scheduler::start(Sequence* s, const Placement& placement, v1::StepPlan* plan, std::vector<uint32_t>* new_pages) {

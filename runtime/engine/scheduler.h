@@ -70,7 +70,7 @@ class Scheduler {
   struct Placement {
     int home = -1;  // -1 = no home has room
     int64_t hits = 0;
-    bool wait = false;  // its next block is being computed there: cheaper to wait than to compute it twice
+    bool wait = false;  // its next block is being computed there: waiting is cheaper than computing it twice
   };
 
   void plan_decodes(v1::StepPlan* plan, std::vector<ExpectedDraws>* expected);
@@ -78,6 +78,8 @@ class Scheduler {
   void admit(v1::StepPlan* plan, std::vector<ExpectedDraws>* expected);
   bool room_for_next(Sequence* s, std::vector<uint32_t>* new_pages);
   Placement place(Sequence* s);
+  void await_blocks(Sequence* s, int home, int64_t first, int64_t end);
+  bool awaits_block(const Sequence& s) const;
   void start(Sequence* s, const Placement& placement, v1::StepPlan* plan, std::vector<uint32_t>* new_pages);
   void emit(Sequence* s, int64_t count, const std::vector<uint32_t>& new_pages, v1::StepPlan* plan,
             std::vector<ExpectedDraws>* expected);

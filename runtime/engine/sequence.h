@@ -43,6 +43,9 @@ struct Sequence {
   int64_t registered = 0;        // leading pages that the prefix cache knows (or has an equal one of)
   int64_t announced = 0;         // blocks [registered, announced) are announced as being computed
 
+  // While waiting: the last of the blocks it shares with a sequence that is computing them on `home`; -1 = none is awaited.
+  int64_t awaited_block = -1;
+
   bool started_before = false;
   int64_t cached_tokens = 0;     // found in the prefix cache at the first start
 

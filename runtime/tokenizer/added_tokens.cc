@@ -56,14 +56,17 @@ absl::StatusOr<AddedTokens> AddedTokens::read(const Fields& root, const Vocabula
     token.special = field.flag("special", false);
     is_normalized.push_back(field.flag("normalized", !token.special));
     if (field.ok() && token.content.empty()) field.fail("content", "is empty");
-    if (token.content.size() > kMaxContent) field.fail("content", concat(token.content.size(), " bytes are more than ", kMaxContent));
+    if (token.content.size() > kMaxContent)
+      field.fail("content", concat(token.content.size(), " bytes are more than ", kMaxContent));
     if (const int32_t id = vocabulary.find(token.content); id != Vocabulary::kNone && id != token.id) {
       field.fail("id", concat(token.id, " but model.vocab says ", id, " for '", token.content, "'"));
     } else if (id == Vocabulary::kNone && vocabulary.has(token.id)) {
-      field.fail("id", concat(token.id, " is '", vocabulary.text(token.id).substr(0, 80), "' in model.vocab, not '", token.content, "'"));
+      field.fail("id", concat(token.id, " is '", vocabulary.text(token.id).substr(0, 80), "' in model.vocab, not '",
+                              token.content, "'"));
     }
     if (!added.by_id_.emplace(token.id, added.tokens_.size()).second) field.fail("id", concat(token.id, " is there twice"));
-    if (!added.by_content_.emplace(token.content, added.tokens_.size()).second) field.fail("content", concat("'", token.content, "' is there twice"));
+    if (!added.by_content_.emplace(token.content, added.tokens_.size()).second)
+      field.fail("content", concat("'", token.content, "' is there twice"));
     if (!field.ok()) return field.error();
     added.size_ = std::max(added.size_, token.id + 1);
     added.tokens_.push_back(std::move(token));
@@ -90,7 +93,9 @@ absl::StatusOr<AddedTokens> AddedTokens::read(const Fields& root, const Vocabula
 void AddedTokens::split(std::string_view text, bool normalized, std::vector<Segment>& out) const {
   const Trie& trie = normalized ? normalized_ : raw_;
   size_t covered = 0;  // text before this is in `out`
-  const auto put = [&](size_t begin, size_t end, int32_t id) { out.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end), id}); };
+  const auto put = [&](size_t begin, size_t end, int32_t id) {
+    out.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end), id});
+  };
   for (size_t at = 0; at < text.size();) {
     size_t begin = at, end = 0;
     const auto found = trie.begins(text[at]) ? trie.longest(text, at, end) : std::nullopt;

@@ -21,7 +21,7 @@ struct Bpe::Scratch {
     int32_t previous, next;
   };
   struct Candidate {
-    int32_t rank, left, id;  // the pair at `left` would become `id`
+    int32_t rank, left, id;                         // the pair at `left` would become `id`
     bool operator<(const Candidate& other) const {  // std heaps keep the largest on top: the largest is the best merge
       return rank != other.rank ? rank > other.rank : left > other.left;
     }
@@ -39,15 +39,17 @@ struct Bpe::Scratch {
 
 absl::StatusOr<Bpe> Bpe::build(const Fields& model, const Document& document) {
   Bpe bpe;
+  if (!model.value().is_object()) model.fail("", "is not an object");
   // Old files have no type; then the merges tell.
-  if (model.text("type", document.has_merges ? "BPE" : "unnamed") != "BPE") model.unsupported("type");
+  if (model.ok() && model.text("type", document.has_merges ? "BPE" : "unnamed") != "BPE") model.unsupported("type");
   if (!model.ok()) return model.error();
-  model.only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges",
-              "vocab", "merges"});
+  model.only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback",
+              "ignore_merges", "vocab", "merges"});
   if (!document.has_vocabulary) model.fail("vocab", "is missing or not an object");
   if (!document.has_merges) model.fail("merges", "is missing or not a list");
   // Dropout makes the ids random; a runtime whose outputs are to repeat cannot serve it.
-  if (model.present("dropout") && !(model.value()["dropout"].is_number() && model.value()["dropout"].get<double>() == 0)) model.unsupported("dropout");
+  if (model.present("dropout") && !(model.value()["dropout"].is_number() && model.value()["dropout"].get<double>() == 0))
+    model.unsupported("dropout");
   bpe.continuing_prefix_ = model.text("continuing_subword_prefix", "");
   bpe.end_suffix_ = model.text("end_of_word_suffix", "");
   bpe.fuse_unknown_ = model.flag("fuse_unk", false);
@@ -63,13 +65,15 @@ absl::StatusOr<Bpe> Bpe::build(const Fields& model, const Document& document) {
     bpe.unknown_ = bpe.vocabulary_.find(unknown);
     if (bpe.unknown_ == Vocabulary::kNone) model.fail("unk_token", concat("'", unknown.substr(0, 80), "' is not in model.vocab"));
   }
-  for (int byte = 0; byte_fallback && byte < 256; ++byte) bpe.byte_ids_.push_back(bpe.vocabulary_.find(absl::StrFormat("<0x%02X>", byte)));
+  for (int byte = 0; byte_fallback && byte < 256; ++byte)
+    bpe.byte_ids_.push_back(bpe.vocabulary_.find(absl::StrFormat("<0x%02X>", byte)));
 
   bpe.merges_.reserve(document.merges.size());
   std::string merged;
   for (size_t rank = 0; rank < document.merges.size(); ++rank) {
     const auto& merge = document.merges[rank];
-    const std::string_view left = document.text(merge.begin, merge.left), right = document.text(merge.begin + merge.left, merge.right);
+    const std::string_view left = document.text(merge.begin, merge.left),
+                           right = document.text(merge.begin + merge.left, merge.right);
     // A continuing token begins with the prefix, which is written once in the merged token.
     if (right.size() < bpe.continuing_prefix_.size()) {
       model.fail(concat("merges[", rank, "]"), concat("'", right, "' is shorter than continuing_subword_prefix"));
@@ -86,7 +90,8 @@ absl::StatusOr<Bpe> Bpe::build(const Fields& model, const Document& document) {
       }
     }
     if (!model.ok()) break;
-    bpe.merges_.insert_or_assign(pair(ids[0], ids[1]), Merge{static_cast<int32_t>(rank), ids[2]});  // as Hugging Face: the later wins
+    bpe.merges_.insert_or_assign(pair(ids[0], ids[1]),
+                                 Merge{static_cast<int32_t>(rank), ids[2]});  // as Hugging Face: the later wins
   }
   if (!model.ok()) return model.error();
   bpe.cache_ = std::make_unique<WordCache>();
@@ -147,7 +152,8 @@ void Bpe::spell(std::string_view word, Scratch& scratch) const {
       continue;
     }
     const auto byte_id = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
-    if (!byte_ids_.empty() && std::all_of(character.begin(), character.end(), [&](char b) { return byte_id(b) != Vocabulary::kNone; })) {
+    if (!byte_ids_.empty() &&
+        std::all_of(character.begin(), character.end(), [&](char b) { return byte_id(b) != Vocabulary::kNone; })) {
       for (const char byte : character) scratch.add(byte_id(byte));
       continue;
     }

@@ -41,7 +41,9 @@ class Bpe {
   void merge(Scratch& scratch) const;
   void propose(Scratch& scratch, int32_t left) const;
 
-  static uint64_t pair(int32_t left, int32_t right) { return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right); }
+  static uint64_t pair(int32_t left, int32_t right) {
+    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+  }
 
   Vocabulary vocabulary_;
   absl::flat_hash_map<uint64_t, Merge> merges_;

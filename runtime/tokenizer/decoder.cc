@@ -41,7 +41,8 @@ absl::StatusOr<Decoder> Decoder::read(const Fields& field) {
   // Replacing may double a token step after step, and decoding has no way to refuse: so the file is refused.
   double growth = 1;
   for (const Step& step : decoder.steps_) {
-    if (step.kind == Kind::kReplace && field.ok()) growth *= std::max(1.0, static_cast<double>(step.content.size()) / static_cast<double>(step.pattern.size()));
+    if (step.kind == Kind::kReplace && field.ok())
+      growth *= std::max(1.0, static_cast<double>(step.content.size()) / static_cast<double>(step.pattern.size()));
   }
   if (growth > kMaxGrowth) field.fail("", concat("makes tokens more than ", kMaxGrowth, " times as long"));
   if (decoder.steps_.size() > kMaxSteps) field.fail("", concat("more than ", kMaxSteps, " steps"));
@@ -73,14 +74,17 @@ void Decoder::read_step(const Fields& field) {
     steps_.push_back({.kind = Kind::kFuse});
   } else if (type == "Strip") {
     field.only({"type", "content", "start", "stop"});
-    steps_.push_back({.kind = Kind::kStrip, .content = field.text("content"), .start = field.integer("start", 0, kMaxStrip),
+    steps_.push_back({.kind = Kind::kStrip,
+                      .content = field.text("content"),
+                      .start = field.integer("start", 0, kMaxStrip),
                       .stop = field.integer("stop", 0, kMaxStrip)});
     if (field.ok() && !is_one_character(steps_.back().content)) field.fail("content", "is not one character");
   } else if (type == "Metaspace") {
     field.only({"type", "replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep"});
     const std::string scheme = field.text("prepend_scheme", field.flag("add_prefix_space", true) ? "always" : "never");
     if (scheme != "always" && scheme != "first" && scheme != "never") field.unsupported("prepend_scheme");
-    steps_.push_back({.kind = Kind::kMetaspace, .pattern = field.text("replacement"), .content = " ", .drop_in_first = scheme != "never"});
+    steps_.push_back(
+        {.kind = Kind::kMetaspace, .pattern = field.text("replacement"), .content = " ", .drop_in_first = scheme != "never"});
     if (field.ok() && !is_one_character(steps_.back().pattern)) field.fail("replacement", "is not one character");
   } else {
     field.unsupported("type");
@@ -133,12 +137,8 @@ void DecoderRun::feed(size_t i, std::string_view text) {
       if (state.tokens > 0) feed(i + 1, " ");
       feed(i + 1, text);
       break;
-    case Decoder::Kind::kFuse:
-      feed(i + 1, text);
-      break;
-    case Decoder::Kind::kStrip:
-      strip(i, text);
-      break;
+    case Decoder::Kind::kFuse: feed(i + 1, text); break;
+    case Decoder::Kind::kStrip: strip(i, text); break;
     case Decoder::Kind::kMetaspace:
       feed(i + 1, replace_all(text, step.pattern, step.drop_in_first && state.tokens == 0 ? "" : step.content));
       break;
@@ -150,8 +150,7 @@ void DecoderRun::feed(size_t i, std::string_view text) {
       }
       [[fallthrough]];
     case Decoder::Kind::kByteLevel:
-    case Decoder::Kind::kByteFallback:
-      state.held += text;
+    case Decoder::Kind::kByteFallback: state.held += text;
   }
 }
 
@@ -161,8 +160,7 @@ void DecoderRun::end_token(size_t i) {
   State& state = states_[i];
   ++state.tokens;
   switch (step.kind) {
-    case Decoder::Kind::kFuse:
-      return;  // the one token it makes ends in finish()
+    case Decoder::Kind::kFuse: return;  // the one token it makes ends in finish()
     case Decoder::Kind::kByteLevel: {
       append_token_bytes(state.held, state.bytes);
       state.held.clear();
@@ -193,8 +191,7 @@ void DecoderRun::end_token(size_t i) {
       state.to_strip = step.start;
       break;
     case Decoder::Kind::kSpaced:
-    case Decoder::Kind::kMetaspace:
-      break;
+    case Decoder::Kind::kMetaspace: break;
   }
   end_token(i + 1);
 }
@@ -223,7 +220,8 @@ void DecoderRun::strip(size_t i, std::string_view text) {
   // The last `stop` of a tail of such characters wait: if the token ends with them they go.
   std::string all = std::move(state.held) + std::string(text);
   size_t end = all.size();
-  for (int64_t n = 0; n < step.stop && std::string_view(all).substr(0, end).ends_with(step.content); ++n) end -= step.content.size();
+  for (int64_t n = 0; n < step.stop && std::string_view(all).substr(0, end).ends_with(step.content); ++n)
+    end -= step.content.size();
   state.held = all.substr(end);
   all.resize(end);
   feed(i + 1, all);
@@ -240,14 +238,9 @@ void DecoderRun::finish() {
         end_token(i + 1);
         break;
       }
-      case Decoder::Kind::kFuse:
-        end_token(i + 1);
-        break;
-      case Decoder::Kind::kByteFallback:
-        flush_bytes(i);
-        break;
-      default:
-        break;
+      case Decoder::Kind::kFuse: end_token(i + 1); break;
+      case Decoder::Kind::kByteFallback: flush_bytes(i); break;
+      default: break;
     }
     state = State();
     state.to_strip = decoder_->steps_[i].start;

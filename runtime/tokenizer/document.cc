@@ -121,7 +121,8 @@ class Reader final : public nlohmann::json_sax<json> {
 
   bool value(json v) {
     if (list_ == List::kVocabulary) return fail(concat("model.vocab['", key_.substr(0, 80), "']: id is not an integer"));
-    if (list_ != List::kNone) return fail(concat("model.merges[", document_.merges.size(), "]: not a string or a pair of strings"));
+    if (list_ != List::kNone)
+      return fail(concat("model.merges[", document_.merges.size(), "]: not a string or a pair of strings"));
     place(std::move(v));
     return true;
   }
@@ -163,7 +164,7 @@ class Reader final : public nlohmann::json_sax<json> {
     } else if (halves_ == 1) {
       document_.merges.push_back({left_begin_, begin - left_begin_, static_cast<uint32_t>(v.size())});
     } else {
-      return fail(concat("model.merges[", document_.merges.size(), "]: more than two tokens"));
+      return fail(concat("model.merges[", document_.merges.size() - 1, "]: more than two tokens"));
     }
     ++halves_;
     return true;

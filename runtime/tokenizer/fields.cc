@@ -3,7 +3,6 @@
 #include <algorithm>
 #include "runtime/tokenizer/strings.h"
 
-
 namespace invar::tokenizer {
 namespace {
 
@@ -37,8 +36,8 @@ void Fields::fail(std::string_view key, std::string_view message) const {
 void Fields::unsupported(std::string_view key, std::string_view why) const {
   if (!error_->ok()) return;
   const json* value = key.empty() ? value_ : find(key);
-  *error_ = absl::UnimplementedError(concat("tokenizer.json: ", name(key), ": ", shown(value ? *value : kNull), " is not supported",
-                                                  why.empty() ? "" : ": ", why));
+  *error_ = absl::UnimplementedError(concat("tokenizer.json: ", name(key), ": ", shown(value ? *value : kNull),
+                                            " is not supported", why.empty() ? "" : ": ", why));
 }
 
 void Fields::only(std::initializer_list<std::string_view> keys) const {

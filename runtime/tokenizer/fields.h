@@ -17,7 +17,8 @@ namespace invar::tokenizer {
 // after an error the getters return empty values, so a reader asks for all it needs and looks at the status once.
 class Fields {
  public:
-  Fields(const nlohmann::json& value, std::string path, absl::Status& error) : value_(&value), path_(std::move(path)), error_(&error) {}
+  Fields(const nlohmann::json& value, std::string path, absl::Status& error)
+      : value_(&value), path_(std::move(path)), error_(&error) {}
 
   const std::string& path() const { return path_; }
   const nlohmann::json& value() const { return *value_; }
@@ -35,7 +36,7 @@ class Fields {
   Fields child(std::string_view key) const;
   std::vector<Fields> list(std::string_view key) const;
 
-  void fail(std::string_view key, std::string_view message) const;             // InvalidArgument
+  void fail(std::string_view key, std::string_view message) const;          // InvalidArgument
   void unsupported(std::string_view key, std::string_view why = {}) const;  // Unimplemented, with the value
 
  private:

@@ -22,7 +22,8 @@ absl::StatusOr<std::string> unicode_form(std::string text, const icu::Normalizer
   const icu::Normalizer2* normalizer = form(error);
   std::string result;
   icu::StringByteSink<std::string> sink(&result, static_cast<int32_t>(text.size()));
-  if (U_SUCCESS(error)) normalizer->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink, nullptr, error);
+  if (U_SUCCESS(error))
+    normalizer->normalizeUTF8(0, icu::StringPiece(text.data(), static_cast<int32_t>(text.size())), sink, nullptr, error);
   if (U_FAILURE(error)) return absl::InternalError(concat("Unicode normalisation failed: ", u_errorName(error)));
   return result;
 }
@@ -87,7 +88,8 @@ void Normalizer::read_step(const Fields& field) {
   } else {
     constexpr std::pair<std::string_view, Kind> kPlain[] = {
         {"NFC", Kind::kNfc}, {"NFD", Kind::kNfd}, {"NFKC", Kind::kNfkc}, {"NFKD", Kind::kNfkd}, {"Lowercase", Kind::kLowercase}};
-    const auto* known = std::find_if(std::begin(kPlain), std::end(kPlain), [&](const auto& plain) { return plain.first == type; });
+    const auto* known =
+        std::find_if(std::begin(kPlain), std::end(kPlain), [&](const auto& plain) { return plain.first == type; });
     if (known == std::end(kPlain)) return field.unsupported("type");
     field.only({"type"});
     steps_.push_back({.kind = known->second});
@@ -112,7 +114,8 @@ absl::StatusOr<std::string> Normalizer::apply(std::string text, const MatchBudge
         if (auto status = step.pattern->find_all(text, budget, spans); !status.ok()) return status;
         std::string replaced;
         for (const Span& span : spans) {
-          replaced.append(span.match ? std::string_view(step.content) : std::string_view(text).substr(span.begin, span.end - span.begin));
+          replaced.append(span.match ? std::string_view(step.content)
+                                     : std::string_view(text).substr(span.begin, span.end - span.begin));
           if (replaced.size() > limit) break;
         }
         next = std::move(replaced);

@@ -71,7 +71,8 @@ std::shared_ptr<const Pattern> Pattern::string(std::string text) {
 }
 
 absl::StatusOr<std::shared_ptr<const Pattern>> Pattern::regex(std::string_view oniguruma) {
-  if (oniguruma.size() > kMaxPatternBytes) return absl::InvalidArgumentError(concat("a pattern of ", oniguruma.size(), " bytes is too long"));
+  if (oniguruma.size() > kMaxPatternBytes)
+    return absl::InvalidArgumentError(concat("a pattern of ", oniguruma.size(), " bytes is too long"));
   auto translated = translate_pattern(oniguruma);
   if (!translated.ok()) return translated.status();
   std::shared_ptr<Pattern> pattern(new Pattern);
@@ -82,8 +83,8 @@ absl::StatusOr<std::shared_ptr<const Pattern>> Pattern::regex(std::string_view o
   int error = 0;
   PCRE2_SIZE where = 0;
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated->data()), translated->size(),
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT, &error, &where,
-                                   context.get());
+                                   PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT,
+                                   &error, &where, context.get());
   if (code == nullptr) {
     PCRE2_UCHAR message[160];
     pcre2_get_error_message(error, message, sizeof message);
@@ -107,8 +108,8 @@ absl::StatusOr<Pattern::Found> Pattern::find(std::string_view text, size_t from,
     while (last < text.size() && (static_cast<unsigned char>(text[last]) & 0xC0) == 0x80) ++last;
     pcre2_set_offset_limit(m.context.get(), last);
     const auto match = [&](uint32_t options) {
-      return pcre2_match(code_of(code_), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from, PCRE2_NO_UTF_CHECK | options, m.data.get(),
-                         m.context.get());
+      return pcre2_match(code_of(code_), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
+                         PCRE2_NO_UTF_CHECK | options, m.data.get(), m.context.get());
     };
     int result = match(0);
     if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match(PCRE2_NO_JIT);
@@ -118,7 +119,8 @@ absl::StatusOr<Pattern::Found> Pattern::find(std::string_view text, size_t from,
       return Found{range[0], range[1], true};
     }
     if (result != PCRE2_ERROR_NOMATCH) {
-      return absl::ResourceExhaustedError(concat("pattern '", text_.substr(0, 80), "' takes too many steps (PCRE2 error ", result, ")"));
+      return absl::ResourceExhaustedError(
+          concat("pattern '", text_.substr(0, 80), "' takes too many steps (PCRE2 error ", result, ")"));
     }
     if (last >= text.size()) return Found{text.size(), text.size(), false};
     from = last;
@@ -144,7 +146,8 @@ absl::Status Pattern::find_all(std::string_view text, const MatchBudget& budget,
       if (!found->any) break;
       if (found->begin == found->end && any && previous == found->end) {
         // An empty match right behind the last one would be found for ever.
-        from = found->end < text.size() ? found->end + utf8_length(static_cast<unsigned char>(text[found->end])) : text.size() + 1;
+        from =
+            found->end < text.size() ? found->end + utf8_length(static_cast<unsigned char>(text[found->end])) : text.size() + 1;
       } else {
         put(found->begin, found->end);
         any = true;

@@ -23,7 +23,9 @@ constexpr std::string_view kSpace =
 constexpr std::string_view kHex = "0-9A-Fa-f";
 
 PatternItem literal(char32_t c) { return {.literal = c}; }
-PatternItem set(std::string_view inside, bool negated = false) { return {.is_set = true, .negated = negated, .inside = std::string(inside)}; }
+PatternItem set(std::string_view inside, bool negated = false) {
+  return {.is_set = true, .negated = negated, .inside = std::string(inside)};
+}
 
 std::string hexadecimal(char32_t c) { return absl::StrFormat("%x", static_cast<uint32_t>(c)); }
 std::string escaped(char32_t c) { return concat("\\x{", hexadecimal(c), "}"); }
@@ -31,7 +33,8 @@ std::string escaped(char32_t c) { return concat("\\x{", hexadecimal(c), "}"); }
 bool pcre2_knows(const std::string& pattern) {
   int code = 0;
   PCRE2_SIZE where = 0;
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP, &code, &where, nullptr);
+  pcre2_code* compiled =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP, &code, &where, nullptr);
   pcre2_code_free(compiled);
   return compiled != nullptr;
 }
@@ -39,14 +42,42 @@ bool pcre2_knows(const std::string& pattern) {
 // General categories by lower-case name, short and long.
 const absl::flat_hash_map<std::string, std::string>& categories() {
   static const auto* const names = [] {
-    constexpr std::pair<std::string_view, std::string_view> kCategories[] = {
-        {"L", "letter"}, {"Lu", "uppercaseletter"}, {"Ll", "lowercaseletter"}, {"Lt", "titlecaseletter"}, {"Lm", "modifierletter"},
-        {"Lo", "otherletter"}, {"M", "mark"}, {"Mn", "nonspacingmark"}, {"Mc", "spacingmark"}, {"Me", "enclosingmark"}, {"N", "number"},
-        {"Nd", "decimalnumber"}, {"Nl", "letternumber"}, {"No", "othernumber"}, {"P", "punctuation"}, {"Pc", "connectorpunctuation"},
-        {"Pd", "dashpunctuation"}, {"Ps", "openpunctuation"}, {"Pe", "closepunctuation"}, {"Pi", "initialpunctuation"},
-        {"Pf", "finalpunctuation"}, {"Po", "otherpunctuation"}, {"S", "symbol"}, {"Sm", "mathsymbol"}, {"Sc", "currencysymbol"},
-        {"Sk", "modifiersymbol"}, {"So", "othersymbol"}, {"Z", "separator"}, {"Zs", "spaceseparator"}, {"Zl", "lineseparator"},
-        {"Zp", "paragraphseparator"}, {"C", "other"}, {"Cc", "control"}, {"Cf", "format"}, {"Co", "privateuse"}, {"Cn", "unassigned"}};
+    constexpr std::pair<std::string_view, std::string_view> kCategories[] = {{"L", "letter"},
+                                                                             {"Lu", "uppercaseletter"},
+                                                                             {"Ll", "lowercaseletter"},
+                                                                             {"Lt", "titlecaseletter"},
+                                                                             {"Lm", "modifierletter"},
+                                                                             {"Lo", "otherletter"},
+                                                                             {"M", "mark"},
+                                                                             {"Mn", "nonspacingmark"},
+                                                                             {"Mc", "spacingmark"},
+                                                                             {"Me", "enclosingmark"},
+                                                                             {"N", "number"},
+                                                                             {"Nd", "decimalnumber"},
+                                                                             {"Nl", "letternumber"},
+                                                                             {"No", "othernumber"},
+                                                                             {"P", "punctuation"},
+                                                                             {"Pc", "connectorpunctuation"},
+                                                                             {"Pd", "dashpunctuation"},
+                                                                             {"Ps", "openpunctuation"},
+                                                                             {"Pe", "closepunctuation"},
+                                                                             {"Pi", "initialpunctuation"},
+                                                                             {"Pf", "finalpunctuation"},
+                                                                             {"Po", "otherpunctuation"},
+                                                                             {"S", "symbol"},
+                                                                             {"Sm", "mathsymbol"},
+                                                                             {"Sc", "currencysymbol"},
+                                                                             {"Sk", "modifiersymbol"},
+                                                                             {"So", "othersymbol"},
+                                                                             {"Z", "separator"},
+                                                                             {"Zs", "spaceseparator"},
+                                                                             {"Zl", "lineseparator"},
+                                                                             {"Zp", "paragraphseparator"},
+                                                                             {"C", "other"},
+                                                                             {"Cc", "control"},
+                                                                             {"Cf", "format"},
+                                                                             {"Co", "privateuse"},
+                                                                             {"Cn", "unassigned"}};
     auto* table = new absl::flat_hash_map<std::string, std::string>;
     for (const auto& [brief, full] : kCategories) {
       table->emplace(absl::AsciiStrToLower(std::string(brief)), brief);
@@ -70,7 +101,8 @@ absl::StatusOr<PatternItem> read_property(std::string_view pattern, size_t& at, 
   std::string plain;
   for (const char c : name) {
     if (c == ' ' || c == '_' || c == '-') continue;
-    if (!std::isalpha(static_cast<unsigned char>(c))) return absl::UnimplementedError(concat("property '", name, "' is not supported"));
+    if (!std::isalpha(static_cast<unsigned char>(c)))
+      return absl::UnimplementedError(concat("property '", name, "' is not supported"));
     plain.push_back(c);
   }
   const std::string lower = absl::AsciiStrToLower(plain);
@@ -94,7 +126,8 @@ absl::StatusOr<PatternItem> read_hex(std::string_view pattern, size_t& at, size_
     if (!std::isxdigit(c)) return absl::InvalidArgumentError("bad hexadecimal escape");
     value = value * 16 + static_cast<char32_t>(std::isdigit(c) ? c - '0' : std::tolower(c) - 'a' + 10);
   }
-  if (value > limit || (value >= 0xD800 && value < 0xE000)) return absl::InvalidArgumentError(concat("escape for ", hexadecimal(value), " is out of range"));
+  if (value > limit || (value >= 0xD800 && value < 0xE000))
+    return absl::InvalidArgumentError(concat("escape for ", hexadecimal(value), " is out of range"));
   return literal(value);
 }
 
@@ -200,7 +233,8 @@ absl::StatusOr<std::string> read_class(std::string_view pattern, size_t& at, int
       continue;
     }
     // A hyphen between two characters is a range; at either end, or beside a set, it is itself.
-    const bool range = at + 1 < pattern.size() && pattern[at] == '-' && pattern[at + 1] != ']' && pattern[at + 1] != '[' && pattern.substr(at + 1, 2) != "&&";
+    const bool range = at + 1 < pattern.size() && pattern[at] == '-' && pattern[at + 1] != ']' && pattern[at + 1] != '[' &&
+                       pattern.substr(at + 1, 2) != "&&";
     if (!range) {
       operands.back().inside += escaped(item->literal);
       continue;
@@ -208,7 +242,8 @@ absl::StatusOr<std::string> read_class(std::string_view pattern, size_t& at, int
     ++at;
     auto high = read_item();
     if (!high.ok()) return high.status();
-    if (high->is_set || high->literal < item->literal) return absl::InvalidArgumentError("a range in a class ends before it begins");
+    if (high->is_set || high->literal < item->literal)
+      return absl::InvalidArgumentError("a range in a class ends before it begins");
     operands.back().inside += concat(escaped(item->literal), "-", escaped(high->literal));
   }
   ++at;

@@ -112,7 +112,8 @@ class Translator {
     size_t at = at_ + 1;
     const auto number = [&] {
       std::string digits;
-      while (at < in_.size() && std::isdigit(static_cast<unsigned char>(in_[at])) && digits.size() < 6) digits.push_back(in_[at++]);
+      while (at < in_.size() && std::isdigit(static_cast<unsigned char>(in_[at])) && digits.size() < 6)
+        digits.push_back(in_[at++]);
       return digits;
     };
     Interval interval{number(), "", true};
@@ -135,7 +136,8 @@ class Translator {
       const bool is_boundary = letter == 'b' || letter == 'B';
       if (letter == 'A' || letter == 'z' || letter == 'Z') out_ += in_.substr(at_, 2);
       if (is_boundary) {
-        const std::string word = concat("[", kWord, "]"), before = concat("(?<=", word, ")"), not_before = concat("(?<!", word, ")");
+        const std::string word = concat("[", kWord, "]"), before = concat("(?<=", word, ")"),
+                          not_before = concat("(?<!", word, ")");
         const std::string after = concat("(?=", word, ")"), not_after = concat("(?!", word, ")");
         const bool edge = letter == 'b';
         out_ += concat("(?:", before, edge ? not_after : after, "|", not_before, edge ? after : not_after, ")");

@@ -2,7 +2,6 @@
 
 #include "runtime/tokenizer/strings.h"
 
-
 namespace invar::tokenizer {
 namespace {
 

@@ -35,12 +35,18 @@ void PreTokenizer::read_step(const Fields& field) {
     field.only({"type", "pattern", "behavior", "invert"});
     Step step{.kind = Kind::kSplit, .pattern = Pattern::read(field), .invert = field.flag("invert", false)};
     const std::string behavior = field.text("behavior");
-    if (behavior == "Isolated") step.behavior = Behavior::kIsolated;
-    else if (behavior == "Removed") step.behavior = Behavior::kRemoved;
-    else if (behavior == "MergedWithPrevious") step.behavior = Behavior::kMergedWithPrevious;
-    else if (behavior == "MergedWithNext") step.behavior = Behavior::kMergedWithNext;
-    else if (behavior == "Contiguous") step.behavior = Behavior::kContiguous;
-    else field.unsupported("behavior");
+    if (behavior == "Isolated")
+      step.behavior = Behavior::kIsolated;
+    else if (behavior == "Removed")
+      step.behavior = Behavior::kRemoved;
+    else if (behavior == "MergedWithPrevious")
+      step.behavior = Behavior::kMergedWithPrevious;
+    else if (behavior == "MergedWithNext")
+      step.behavior = Behavior::kMergedWithNext;
+    else if (behavior == "Contiguous")
+      step.behavior = Behavior::kContiguous;
+    else
+      field.unsupported("behavior");
     steps_.push_back(std::move(step));
   } else if (type == "ByteLevel") {
     field.only({"type", "add_prefix_space", "trim_offsets", "use_regex"});  // trim_offsets: we give no offsets
@@ -51,19 +57,26 @@ void PreTokenizer::read_step(const Fields& field) {
   } else if (type == "Digits") {
     field.only({"type", "individual_digits"});
     const bool each = field.flag("individual_digits");
-    steps_.push_back({.kind = Kind::kDigits, .pattern = *Pattern::regex("\\p{N}"), .behavior = each ? Behavior::kIsolated : Behavior::kContiguous});
+    steps_.push_back({.kind = Kind::kDigits,
+                      .pattern = *Pattern::regex("\\p{N}"),
+                      .behavior = each ? Behavior::kIsolated : Behavior::kContiguous});
   } else if (type == "Metaspace") {
     field.only({"type", "replacement", "prepend_scheme", "split", "add_prefix_space", "str_rep"});
     Step step{.kind = Kind::kMetaspace, .behavior = Behavior::kMergedWithNext, .prefix_text = field.text("replacement")};
     // Older files say add_prefix_space (true where absent), newer ones prepend_scheme.
     const bool old_prefix = field.flag("add_prefix_space", true);
     const std::string scheme = field.text("prepend_scheme", old_prefix ? "always" : "never");
-    if (scheme == "always") step.prefix = Prefix::kAlways;
-    else if (scheme == "first") step.prefix = Prefix::kFirst;
-    else if (scheme == "never") step.prefix = Prefix::kNever;
-    else field.unsupported("prepend_scheme");
+    if (scheme == "always")
+      step.prefix = Prefix::kAlways;
+    else if (scheme == "first")
+      step.prefix = Prefix::kFirst;
+    else if (scheme == "never")
+      step.prefix = Prefix::kNever;
+    else
+      field.unsupported("prepend_scheme");
     const std::string& mark = step.prefix_text;
-    if (mark.empty() || utf8_length(static_cast<unsigned char>(mark[0])) != static_cast<int>(mark.size())) field.fail("replacement", "is not one character");
+    if (mark.empty() || utf8_length(static_cast<unsigned char>(mark[0])) != static_cast<int>(mark.size()))
+      field.fail("replacement", "is not one character");
     if (field.flag("split", true) && field.ok()) step.pattern = Pattern::string(mark);
     steps_.push_back(std::move(step));
   } else {
@@ -79,7 +92,8 @@ absl::Status PreTokenizer::apply(Words& words, const MatchBudget& budget) const 
       Words marked;
       for (const auto& range : words.ranges) {
         const auto begin = static_cast<uint32_t>(marked.text.size());
-        marked.text += replace_all(std::string_view(words.text).substr(range.begin, range.end - range.begin), " ", step.prefix_text);
+        marked.text +=
+            replace_all(std::string_view(words.text).substr(range.begin, range.end - range.begin), " ", step.prefix_text);
         marked.ranges.push_back({begin, static_cast<uint32_t>(marked.text.size()), range.first});
       }
       words = std::move(marked);
@@ -139,7 +153,8 @@ absl::Status PreTokenizer::cut(const Step& step, Words& words, const MatchBudget
       const bool match = span.match != step.invert;
       bool join = false;
       if (step.behavior == Behavior::kContiguous) join = match == previous_match;
-      if (step.behavior == Behavior::kMergedWithPrevious || step.behavior == Behavior::kMergedWithNext) join = match && !previous_match;
+      if (step.behavior == Behavior::kMergedWithPrevious || step.behavior == Behavior::kMergedWithNext)
+        join = match && !previous_match;
       previous_match = match;
       if (join && !pieces.empty()) {
         if (step.behavior == Behavior::kMergedWithNext) {

@@ -4,7 +4,8 @@
 namespace invar {
 
 struct StreamDecoder::State {
-  State(std::shared_ptr<const Tokenizer> t, bool skip) : tokenizer(std::move(t)), skip_special(skip), run(tokenizer->parts_->decoder) {}
+  State(std::shared_ptr<const Tokenizer> t, bool skip)
+      : tokenizer(std::move(t)), skip_special(skip), run(tokenizer->parts_->decoder) {}
   std::shared_ptr<const Tokenizer> tokenizer;  // keeps alive the decoder that `run` points to
   bool skip_special;
   tokenizer::DecoderRun run;

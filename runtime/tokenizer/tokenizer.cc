@@ -23,7 +23,8 @@ absl::StatusOr<std::string> read_file(const std::filesystem::path& path) {
   if (error) return absl::NotFoundError(concat(path.string(), ": ", error.message()));
   std::ifstream file(path, std::ios::binary);
   std::string text(size, '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(size))) return absl::UnavailableError(concat(path.string(), ": cannot be read"));
+  if (!file.read(text.data(), static_cast<std::streamsize>(size)))
+    return absl::UnavailableError(concat(path.string(), ": cannot be read"));
   return text;
 }
 
@@ -41,9 +42,12 @@ absl::StatusOr<std::optional<int32_t>> named_token(const nlohmann::json& config,
   const auto found = config.find(key);
   if (found == config.end() || found->is_null()) return std::nullopt;
   const nlohmann::json* text = found->is_object() && found->contains("content") ? &(*found)["content"] : &*found;
-  if (!text->is_string()) return absl::InvalidArgumentError(concat("tokenizer_config.json: ", key, ": neither a string nor an added token"));
+  if (!text->is_string())
+    return absl::InvalidArgumentError(concat("tokenizer_config.json: ", key, ": neither a string nor an added token"));
   const auto id = tokenizer.id_of(text->get_ref<const std::string&>());
-  if (!id) return absl::InvalidArgumentError(concat("tokenizer_config.json: ", key, ": '", text->get_ref<const std::string&>(), "' is no token"));
+  if (!id)
+    return absl::InvalidArgumentError(
+        concat("tokenizer_config.json: ", key, ": '", text->get_ref<const std::string&>(), "' is no token"));
   return id;
 }
 
@@ -55,9 +59,11 @@ absl::StatusOr<std::optional<bool>> named_flag(const nlohmann::json& config, con
 }
 
 // Puts `id` at one end of the template, or takes it away.
-absl::Status settle(const char* key, std::optional<bool> wanted, std::optional<int32_t> id, bool may_remove, std::vector<int32_t>& ids, bool at_front) {
+absl::Status settle(const char* key, std::optional<bool> wanted, std::optional<int32_t> id, bool may_remove,
+                    std::vector<int32_t>& ids, bool at_front) {
   if (!wanted || (!*wanted && !may_remove)) return absl::OkStatus();
-  if (*wanted && !id) return absl::InvalidArgumentError(concat("tokenizer_config.json: ", key, ": true, but no such token is named"));
+  if (*wanted && !id)
+    return absl::InvalidArgumentError(concat("tokenizer_config.json: ", key, ": true, but no such token is named"));
   const bool there = !ids.empty() && id && (at_front ? ids.front() : ids.back()) == *id;
   const auto place = at_front ? ids.begin() : ids.end();
   if (*wanted && !there) ids.insert(place, *id);
@@ -76,17 +82,20 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::load(const std::file
   auto config = read_file(folder / "tokenizer_config.json");
   if (!config.ok() && !absl::IsNotFound(config.status())) return config.status();
   auto tokenizer = parse(*text, config.ok() ? std::string_view(*config) : std::string_view());
-  if (!tokenizer.ok()) return absl::Status(tokenizer.status().code(), concat(folder.string(), ": ", tokenizer.status().message()));
+  if (!tokenizer.ok())
+    return absl::Status(tokenizer.status().code(), concat(folder.string(), ": ", tokenizer.status().message()));
   return tokenizer;
 }
 
-absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::parse(std::string_view tokenizer_json, std::string_view tokenizer_config_json) {
+absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::parse(std::string_view tokenizer_json,
+                                                                  std::string_view tokenizer_config_json) {
   auto document = tokenizer::parse_document(tokenizer_json);
   if (!document.ok()) return document.status();
   absl::Status error;
   const Fields root(document->root, "", error);
   // truncation and padding describe a call, not a tokenizer: whoever encodes with transformers gets neither unless asked for.
-  root.only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"});
+  root.only(
+      {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"});
   if (root.text("version", "1.0") != "1.0") root.unsupported("version");
   const Fields model = root.child("model");
   if (!error.ok()) return error;
@@ -106,7 +115,9 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::parse(std::string_vi
   read("normalizer", tokenizer::Normalizer::read, parts->normalizer);
   read("pre_tokenizer", tokenizer::PreTokenizer::read, parts->pre_tokenizer);
   read("decoder", tokenizer::Decoder::read, parts->decoder);
-  const auto read_added = [&](const Fields&) { return tokenizer::AddedTokens::read(root, parts->bpe.vocabulary(), parts->normalizer); };
+  const auto read_added = [&](const Fields&) {
+    return tokenizer::AddedTokens::read(root, parts->bpe.vocabulary(), parts->normalizer);
+  };
   read("added_tokens", read_added, parts->added);
   const auto read_post = [&](const Fields& field) {
     return tokenizer::PostProcessor::read(field, [&](int32_t id) { return parts->token(id).has_value(); });
@@ -136,7 +147,8 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::parse(std::string_vi
 }
 
 absl::StatusOr<std::vector<int32_t>> Tokenizer::encode(std::string_view utf8, bool add_special_tokens) const {
-  if (utf8.size() > kMaxTextBytes) return absl::InvalidArgumentError(concat("text: ", utf8.size(), " bytes are more than ", kMaxTextBytes));
+  if (utf8.size() > kMaxTextBytes)
+    return absl::InvalidArgumentError(concat("text: ", utf8.size(), " bytes are more than ", kMaxTextBytes));
   if (const size_t at = tokenizer::first_invalid_utf8(utf8); at != std::string_view::npos) {
     return absl::InvalidArgumentError(concat("text: invalid UTF-8 at byte ", at));
   }

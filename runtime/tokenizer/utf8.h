@@ -27,8 +27,8 @@ inline int utf8_length(unsigned char lead) { return lead < 0x80 ? 1 : lead < 0xE
 // A character that may still be completed stays in `pending`, unless `last` says that nothing follows.
 void drain_lossy(std::string& pending, bool last, std::string& out);
 
-bool is_white_space(char32_t c);   // Unicode White_Space
-bool is_numeric(char32_t c);       // general category N
-bool is_word(char32_t c);          // letters, marks, digits, connectors and joiners: \w of Unicode regular expressions
+bool is_white_space(char32_t c);  // Unicode White_Space
+bool is_numeric(char32_t c);      // general category N
+bool is_word(char32_t c);         // letters, marks, digits, connectors and joiners: \w of Unicode regular expressions
 
 }  // namespace invar::tokenizer

@@ -1,0 +1,64 @@
+// Golden digests: what the contract gives for the demo models, recorded once and checked on every machine. Made anew by
+// tests/golden/regenerate when the contract's version moves, never by hand.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "runtime/receipt/numerics_id.h"
+#include "support/arrangement.h"
+
+namespace invar::tests {
+namespace {
+
+const std::filesystem::path kFile = std::filesystem::path(INVAR_SOURCE_DIR) / "tests" / "golden" / "digests.json";
+
+nlohmann::json compute() {
+  nlohmann::json all;
+  for (const Profile profile : {Profile::kPortable, Profile::kTc}) {
+    const std::string id = numerics_id(profile);
+    for (const char* name : {"demo-dense", "demo-moe"}) {
+      const Model& model = Model::get(name);
+      const Outcome run = ask(model, {.name = "golden", .profile = profile}, mixed_requests(model.loaded().config.vocab_size, 150, 5));
+      auto& entry = all[id][name];
+      entry["model_digest"] = model.digest();
+      for (const auto& [request, answer] : run.answers) entry["responses"][request] = answer.digest;
+    }
+  }
+  return all;
+}
+
+TEST(Golden, DigestsAreThoseRecorded) {
+  const nlohmann::json now = compute();
+  std::ifstream in(kFile);
+  ASSERT_TRUE(in) << kFile << " is missing; make it with tests/golden/regenerate BUILD_FOLDER";
+  const nlohmann::json recorded = nlohmann::json::parse(in);
+  EXPECT_EQ(now, recorded) << nlohmann::json::diff(recorded, now).dump(1)
+                           << "\nIf the contract was changed on purpose, raise kContractVersion and run tests/golden/regenerate.";
+}
+
+TEST(Golden, AnotherRequestHasAnotherDigest) {
+  const Model& model = Model::get("demo-dense");
+  const auto requests = mixed_requests(model.loaded().config.vocab_size, 150, 6);
+  const Outcome run = ask(model, {.name = "golden"}, requests);
+  const nlohmann::json recorded = nlohmann::json::parse(std::ifstream(kFile));
+  for (const auto& [request, answer] : run.answers)
+    EXPECT_NE(recorded[numerics_id(Profile::kPortable)]["demo-dense"]["responses"][request], answer.digest) << request;
+}
+
+}  // namespace
+
+// With --write-golden the program records instead of testing.
+int write_golden() {
+  std::ofstream out(kFile);
+  out << compute().dump(1) << "\n";
+  return out ? 0 : 1;
+}
+
+}  // namespace invar::tests
+
+int main(int argc, char** argv) {
+  if (argc == 2 && std::string(argv[1]) == "--write-golden") return invar::tests::write_golden();
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
