@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -60,6 +61,28 @@ TEST(Buffer, MovesWithoutCopy) {
     EXPECT_EQ(c.data(), p);
     EXPECT_EQ(c.size(), bytes);
   }
+}
+
+// Lasting buffers lie side by side: none may touch another, and memory given back must not come again with old contents.
+TEST(Buffer, LastingOnesAreZeroAndApart) {
+  for (int round = 0; round < 3; ++round) {
+    std::vector<Buffer> buffers;
+    for (int i = 0; i < 40; ++i) buffers.push_back(Buffer::lasting(static_cast<size_t>(i % 5 == 4 ? 9000000 : 700001 + 64001 * i)));
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      const Buffer& buffer = buffers[i];
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+      for (size_t j = 0; j < buffer.size(); j += 501) ASSERT_EQ(buffer.data()[j], std::byte{0}) << i << " " << j;
+      ASSERT_EQ(buffer.data()[buffer.size() - 1], std::byte{0});
+      std::memset(buffer.data(), static_cast<int>(i) + 1, buffer.size());
+    }
+    for (size_t i = 0; i < buffers.size(); ++i) {
+      ASSERT_EQ(buffers[i].data()[0], static_cast<std::byte>(i + 1));
+      ASSERT_EQ(buffers[i].data()[buffers[i].size() - 1], static_cast<std::byte>(i + 1));
+      if (i % 2) buffers[i] = Buffer();
+    }
+  }
+  EXPECT_EQ(Buffer::lasting(0).data(), nullptr);
+  EXPECT_EQ(Buffer::lasting(10).size(), 10u);
 }
 
 TEST(Buffer, UntouchedMemoryIsNotResident) {

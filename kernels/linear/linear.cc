@@ -28,7 +28,8 @@ constexpr int64_t kPanel = packing::kPanel;
 constexpr int64_t kPreparedBytes = 8 << 20;  // prepared rows of a chunk, about
 constexpr int64_t kMostChunkRows = 768;
 constexpr int64_t kItemRows = 96;            // rows whose results one item holds
-constexpr int64_t kAheadLines = 64;          // prefetch distance when a line is used once
+constexpr int64_t kAheadLines = 64;          // prefetch distance of weights that are not in a near cache
+constexpr int64_t kCachedBytes = 256 << 10;  // weights up to here are taken to be in one
 constexpr int64_t kSerialWork = 16 << 10;    // elements below which waking a thread costs more than it helps
 
 // Grows, never shrinks; one a thread and use.
@@ -117,15 +118,14 @@ class Schedule {
   template <class Store>
   void run_items(const Store& store) {
     const int64_t panels = packing::panels(weights_.outputs());
-    // One block of rows: several panels at once keep enough chains in flight. More blocks: the rows do.
+    // Weights that come from memory are read as one stream a thread. Few rows times weights that a cache may hold: several panels at
+    // once, or the latency of the chains would be the limit.
     int64_t wide = 1;
-    if (blocks_ == 1)
+    if (blocks_ == 1 && static_cast<int64_t>(weights_.bytes()) <= kCachedBytes)
       for (int64_t p = 2; p <= kMostPanels; ++p)
         if (table_.kernel[chunk_rows_][p]) wide = p;
-    // The last panels go out one by one, so that the threads end together.
-    const int64_t threads = device_.pool().threads();
-    const int64_t wide_items = wide == 1 ? 0 : threads == 1 ? panels / wide : std::max<int64_t>(0, panels - 2 * threads) / wide;
-    const int64_t panel_items = wide_items + (panels - wide_items * wide);
+    while (wide > 1 && panels < wide * device_.pool().threads()) wide /= 2;
+    const int64_t wide_items = panels / wide, panel_items = wide_items + panels % wide;
     const int64_t blocks_per_item = std::max<int64_t>(1, kItemRows / table_.most_rows);
     const int64_t row_items = (blocks_ + blocks_per_item - 1) / blocks_per_item;
     device_.pool().run(panel_items * row_items, [&](int64_t item) {

@@ -6,7 +6,7 @@
 namespace invar {
 
 PackedWeights::PackedWeights(const Device&, int64_t outputs, int64_t inputs)
-    : buffer_(static_cast<size_t>(packing::panels(outputs) * packing::panel_words(inputs)) * sizeof(uint32_t)),
+    : buffer_(Buffer::lasting(static_cast<size_t>(packing::panels(outputs) * packing::panel_words(inputs)) * sizeof(uint32_t))),
       outputs_(outputs),
       inputs_(inputs) {}
 

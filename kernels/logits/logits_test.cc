@@ -221,8 +221,9 @@ TEST(Sample, EveryScheduleGivesTheReferenceAnswer) {
 }
 
 SampleResult draw(const std::vector<float>& z, const SamplingControls& controls, int32_t position = 0) {
+  static const Device device = device_of(detect_isa());
   const SampleProblem problem{.logits = z, .controls = controls, .position = position};
-  return sample(device_of(detect_isa()), problem);
+  return sample(device, problem);
 }
 
 TEST(Sample, GreedyTakesTheLargestThenTheLowestId) {

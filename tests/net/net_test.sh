@@ -12,9 +12,9 @@ work=$(mktemp -d)
 trap 'remove_hosts; rm -rf "$work"' EXIT
 
 cat >"$work/requests.jsonl" <<'JSON'
-{"prompt": "once upon a time", "sampling_params": {"temperature": 0, "max_tokens": 40}}
-{"prompt": "one day, a little girl named lily went to the garden with her dog and her mom", "sampling_params": {"temperature": 0, "max_tokens": 6}}
-{"prompt": "call me ishmael", "sampling_params": {"temperature": 0.8, "seed": 7, "max_tokens": 10}}
+{"prompt": "once upon a time", "sampling_params": {"temperature": 0, "max_tokens": 12}}
+{"prompt": "In the beginning", "sampling_params": {"temperature": 1.0, "seed": 42, "max_tokens": 24, "n": 2}}
+{"prompt": "It is a truth universally acknowledged", "sampling_params": {"temperature": 0, "max_tokens": 24}}
 JSON
 common=(generate --input "$work/requests.jsonl" --threads 1 --num-gpu-blocks-override 128)
 
