@@ -71,7 +71,7 @@ class Coordinator {
     auto server = rpc::Server::start(options);
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
-    spdlog::info("listening on {} (gRPC); loading {}", server_->addresses().front(), model_->path.string());
+    spdlog::info("loading {}", model_->path.string());
 
     auto replicas = flags_.ranks.layout.transport == "mpi" ? ranks_over_link() : ranks_as_threads();
     if (!replicas.ok()) return replicas.status();
@@ -175,10 +175,7 @@ class Coordinator {
         if (told_to_end(std::chrono::milliseconds(100))) gate_->interrupt(absl::CancelledError("interrupted while waiting for ranks"));
       }
     });
-    auto replicas = gate_->wait(std::chrono::seconds(flags_.load_timeout), [&](const std::string& what) {
-      server_->set_progress(what);
-      spdlog::info("{}", what);
-    });
+    auto replicas = gate_->wait(std::chrono::seconds(flags_.load_timeout), [&](const std::string& what) { server_->set_progress(what); });
     waited = true;
     watch.join();
     joined_ = gate_->replicas();

@@ -59,7 +59,8 @@ TEST(LoadPlan, ArrivalsArePoisson) {
 }
 
 TEST(LoadPlan, AllAtOnce) {
-  for (const PlannedRequest& p : plan_load({.num_prompts = 5, .random_input_len = 1}, kLimits).value().requests) EXPECT_EQ(p.at, 0);
+  const LoadPlan plan = plan_load({.num_prompts = 5, .random_input_len = 1}, kLimits).value();
+  for (const PlannedRequest& p : plan.requests) EXPECT_EQ(p.at, 0);
 }
 
 TEST(LoadPlan, RefusesNamingTheFlag) {

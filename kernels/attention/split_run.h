@@ -26,8 +26,7 @@ inline void softmax_block(float* scores, int begin, int end, float c, float* ref
   const V low = L::splat(-__builtin_inff());
   V s[kVectors];
   for (int i = 0; i < kVectors; ++i) s[i] = L::load(scores + i * L::kWidth);
-  const bool partial = begin > 0 || end < kBlock;
-  if (partial)
+  if (begin > 0 || end < kBlock)  // -inf gives p = +0 below
     for (int i = 0; i < kVectors; ++i) s[i] = L::keep(s[i], low, begin - i * L::kWidth, end - i * L::kWidth);
   V m[kVectors];
   for (int i = 0; i < kVectors; ++i) m[i] = s[i];
@@ -43,8 +42,7 @@ inline void softmax_block(float* scores, int begin, int end, float c, float* ref
   const V shift = L::splat(-*reference), factor = L::splat(c);
   auto sums = L::load_sums(lanes);
   for (int i = 0; i < kVectors; ++i) {
-    V p = L::exp2_fast(L::fma(s[i], factor, shift));
-    if (partial) p = L::keep(p, L::splat(0.0f), begin - i * L::kWidth, end - i * L::kWidth);
+    const V p = L::exp2_fast(L::fma(s[i], factor, shift));
     sums = L::add_sums(sums, p);
     L::store(scores + i * L::kWidth, L::round_weight(p));
   }

@@ -28,7 +28,7 @@ constexpr int64_t kPanel = packing::kPanel;
 constexpr int64_t kPreparedBytes = 8 << 20;  // prepared rows of a chunk, about
 constexpr int64_t kMostChunkRows = 768;
 constexpr int64_t kItemRows = 96;            // rows whose results one item holds
-constexpr int64_t kAheadLines = 64;          // prefetch distance of weights that are not in a near cache
+constexpr int64_t kAheadLines = 128;         // prefetch distance of weights that are not in a near cache
 constexpr int64_t kCachedBytes = 256 << 10;  // weights up to here are taken to be in one
 constexpr int64_t kSerialWork = 16 << 10;    // elements below which waking a thread costs more than it helps
 

@@ -2,6 +2,9 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <time.h>
+
+#include <algorithm>
 
 #include "runtime/tokenizer/pattern_dialect.h"
 #include "runtime/tokenizer/strings.h"
@@ -37,12 +40,19 @@ Matcher& matcher() {
   return instance;
 }
 
+int64_t thread_nanoseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+}
+
 pcre2_code* code_of(void* code) { return static_cast<pcre2_code*>(code); }
 
 }  // namespace
 
-MatchBudget::MatchBudget(size_t text_bytes)
-    : end_(std::chrono::steady_clock::now() + std::chrono::seconds(2) + std::chrono::microseconds(4) * text_bytes) {}
+MatchBudget::MatchBudget(size_t text_bytes) : end_(thread_nanoseconds() + 2'000'000'000 + 4'000 * static_cast<int64_t>(text_bytes)) {}
+
+bool MatchBudget::spent() const { return thread_nanoseconds() > end_; }
 
 std::shared_ptr<const Pattern> Pattern::read(const Fields& holder) {
   const Fields field = holder.child("pattern");

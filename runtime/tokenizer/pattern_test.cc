@@ -1,7 +1,7 @@
 // Patterns of tokenizer.json find what Oniguruma finds. Expected matches are those of Hugging Face tokenizers 0.22.2.
 #include "runtime/tokenizer/pattern.h"
 
-#include <chrono>
+#include <ctime>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -136,10 +136,10 @@ TEST(Pattern, HostilePatternsEnd) {
     const auto pattern = Pattern::regex(hostile);
     ASSERT_TRUE(pattern.ok()) << hostile;
     const std::string text = std::string(5000, 'a') + "!";
-    const auto begin = std::chrono::steady_clock::now();
+    const auto begin = std::clock();  // processor time: the host may be busy
     std::vector<Span> spans;
     const auto status = (*pattern)->find_all(text, MatchBudget(text.size()), spans);
-    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20)) << hostile;
+    EXPECT_LT((std::clock() - begin) / CLOCKS_PER_SEC, 20) << hostile;
     EXPECT_TRUE(status.ok() || absl::IsResourceExhausted(status)) << status;
   }
   const auto exponential = Pattern::regex("(a+)+$");

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -363,11 +364,11 @@ TEST(Tokenizer, LongWords) {
   const auto t = made(tokenizer::sentencepiece_sample());
   std::string text;
   for (int i = 0; i < 100000; ++i) text += "the";
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = std::clock();  // processor time: the host may be busy
   const auto result = ids(t, text);
   EXPECT_EQ(result.size(), 1u + 2 * 99999u);  // "▁the", then "t" "he"
   EXPECT_EQ(t->decode(result, false), text);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  EXPECT_LT((std::clock() - begin) / CLOCKS_PER_SEC, 5);
 }
 
 }  // namespace

@@ -112,6 +112,16 @@ const Model& Model::get(const std::string& name) {
   return *slot;
 }
 
+std::unique_ptr<Model> Model::dummy(const std::string& config_json) {
+  auto model = std::make_unique<Model>();
+  model->loaded_ = std::make_unique<LoadedModel>();
+  model->loaded_->config = value_or_throw(parse_model_config(config_json, ""), "parse_model_config");
+  model->loaded_->documents.config_json = config_json;
+  model->loaded_->weights = make_dummy_weights(model->loaded_->config, 3);
+  model->digest_ = value_or_throw(digest_of(*model->loaded_, 1, {}), "digest_of");
+  return model;
+}
+
 Outcome ask(const Model& model, const Arrangement& a, const std::vector<v1::GenerateRequest>& requests) {
   RankOptions rank;
   rank.layout = a.layout;

@@ -62,6 +62,8 @@ class Model {
  public:
   // A folder below configs/models, or an absolute path. Aborts the test program when it cannot be read.
   static const Model& get(const std::string& name_or_path);
+  // Seeded random weights for a config.json text; no tokenizer.
+  static std::unique_ptr<Model> dummy(const std::string& config_json);
   const LoadedModel& loaded() const { return *loaded_; }
   const std::string& digest() const { return digest_; }
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
