@@ -31,8 +31,8 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t bytes);
-  // For what stays as long as the model: smaller buffers share huge pages, which makes streaming them a fifth faster. Their memory
-  // is not used again before all their neighbours are gone, so nothing that comes and goes belongs here.
+  // For what stays as long as the model: smaller buffers share huge pages, which makes streaming them a fifth faster. Their
+  // memory is not used again before all their neighbours are gone, so nothing that comes and goes belongs here.
   static Buffer lasting(size_t bytes);
   std::byte* data() const { return data_.get(); }
   size_t size() const { return size_; }

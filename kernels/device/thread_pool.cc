@@ -48,11 +48,11 @@ thread_local bool inside_run = false;  // a nested run works serially on its thr
 
 }  // namespace
 
-// Each thread starts on its own share of the items, in ascending order, so that neighbouring items (and the memory behind them) are
-// one thread's, call after call; then it helps the others. The unclaimed items of a share are counted down in `left`. A thread that
-// wins an item knows that the job is still alive, since run() returns only after every won item is done; so `function` and `count`
-// may be read after winning, and a worker that is late for a job either helps the next one or finds nothing. No worker has to wake
-// for a job to end.
+// Each thread starts on its own share of the items, in ascending order, so that neighbouring items (and the memory behind them)
+// are one thread's, call after call; then it helps the others. The unclaimed items of a share are counted down in `left`. A
+// thread that wins an item knows that the job is still alive, since run() returns only after every won item is done; so
+// `function` and `count` may be read after winning, and a worker that is late for a job either helps the next one or finds
+// nothing. No worker has to wake for a job to end.
 struct ThreadPool::State {
   struct alignas(64) Share {
     std::atomic<int64_t> left{0};

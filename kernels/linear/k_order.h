@@ -10,8 +10,8 @@
 
 namespace invar {
 
-// A stretch of k that one kernel call passes, ascending. Runs of one leaf follow each other: the first starts the chain from +0, the
-// last ends it. A leaf's value is the first value of its slot or is added to it (RN). k16 groups start at `begin`.
+// A stretch of k that one kernel call passes, ascending. Runs of one leaf follow each other: the first starts the chain from +0,
+// the last ends it. A leaf's value is the first value of its slot or is added to it (RN). k16 groups start at `begin`.
 struct KRun {
   int64_t begin = 0;
   int64_t end = 0;

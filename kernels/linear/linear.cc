@@ -118,8 +118,8 @@ class Schedule {
   template <class Store>
   void run_items(const Store& store) {
     const int64_t panels = packing::panels(weights_.outputs());
-    // Weights that come from memory are read as one stream a thread. Few rows times weights that a cache may hold: several panels at
-    // once, or the latency of the chains would be the limit.
+    // Weights that come from memory are read as one stream a thread. Few rows times weights that a cache may hold: several panels
+    // at once, or the latency of the chains would be the limit.
     int64_t wide = 1;
     if (blocks_ == 1 && static_cast<int64_t>(weights_.bytes()) <= kCachedBytes)
       for (int64_t p = 2; p <= kMostPanels; ++p)

@@ -2,9 +2,9 @@
 //
 //   kernels_linear_bench [--threads N] [--isa scalar|avx2|avx512] [--profile portable|tc] [--seconds S]
 //
-// Decode reads weights from memory (copies of each matrix are used in turn, over 128 MB of them) and is compared with a copy (bytes
-// read plus bytes written) and with a plain read. Prefill is compared with independent FMAs in registers. Each number is the best of
-// several repetitions: the machine may be shared.
+// Decode reads weights from memory (copies of each matrix are used in turn, over 128 MB of them) and is compared with a copy
+// (bytes read plus bytes written) and with a plain read. Prefill is compared with independent FMAs in registers. Each number is
+// the best of several repetitions: the machine may be shared.
 #include <immintrin.h>
 
 #include <algorithm>

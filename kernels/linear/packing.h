@@ -1,8 +1,8 @@
 // The CPU backend's layout of PackedWeights; nobody outside this folder may rely on it (README.md, "Layout").
 //
-// A panel is 32 outputs. For each k it holds one 64-byte line of 16 words: output j of the panel in the low half of word j, output
-// j + 16 in the high half. One shift and one mask of a line give two vectors of 16 fp32 weights. Panels follow each other; outputs
-// behind the last one are zeros.
+// A panel is 32 outputs. For each k it holds one 64-byte line of 16 words: output j of the panel in the low half of word j,
+// output j + 16 in the high half. One shift and one mask of a line give two vectors of 16 fp32 weights. Panels follow each other;
+// outputs behind the last one are zeros.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,9 @@
 // The tensor-core rule (numerics::tensor_core_step) for vectors of outputs. Same bits as the scalar step, for every input.
 //
-// One operand is shared by all lanes (an activation row of a linear, q or p in attention): it is prepared once as TensorCoreGroup.
-// The other holds two bf16 a 32-bit word: output j in the low half, a partner in the high half. So a row of 2 * W consecutive
-// bf16 is one vector of W words whose even outputs are `low` and odd outputs `high`; packed weights pair j with j + 16.
+// One operand is shared by all lanes (an activation row of a linear, q or p in attention): it is prepared once as
+// TensorCoreGroup. The other holds two bf16 a 32-bit word: output j in the low half, a partner in the high half. So a row of 2 *
+// W consecutive bf16 is one vector of W words whose even outputs are `low` and odd outputs `high`; packed weights pair j with j +
+// 16.
 //
 //   tensor_core::step<WordsAvx512, R>(low, high, groups, b, b_stride, count)
 //
@@ -10,10 +11,10 @@
 // vector k of the other operand is at b + k * b_stride (words), count in [1, 16] terms.
 //
 // How it is exact: a * b of two bf16 has 16 significant bits, so the fp32 product is exact; times 2^(25 - E), a power of two, and
-// cut to an integer it is the term that the rule asks for, below 2^27 in magnitude. Sixteen of them fit 31 bits. The accumulator's
-// term goes in last and its overflow of 31 bits is noticed. E is the largest sum of exponent *fields*, found on 16-bit lanes for
-// both halves at once. Lanes where one of these steps could go wrong take the scalar step: E outside [-99, 120], |operand| >= 2^27
-// (so that the pseudo exponent of a product with zero stays below every allowed E), infinities, NaN, overflow.
+// cut to an integer it is the term that the rule asks for, below 2^27 in magnitude. Sixteen of them fit 31 bits. The
+// accumulator's term goes in last and its overflow of 31 bits is noticed. E is the largest sum of exponent *fields*, found on
+// 16-bit lanes for both halves at once. Lanes where one of these steps could go wrong take the scalar step: E outside [-99, 120],
+// |operand| >= 2^27 (so that the pseudo exponent of a product with zero stays below every allowed E), infinities, NaN, overflow.
 #pragma once
 
 #include <cstddef>

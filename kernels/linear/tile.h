@@ -1,5 +1,5 @@
-// One kernel call: some rows times one or more panels over one run of k. The driver in linear.cc cuts a linear into these; a table
-// per vector path holds the kernels.
+// One kernel call: some rows times one or more panels over one run of k. The driver in linear.cc cuts a linear into these; a
+// table per vector path holds the kernels.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,9 @@
 
 namespace invar {
 
-// R rows (the kernel's own number) times P panels. The chain of each output goes on from `start` (null: from +0); its end is stored
-// to out or, with `fold`, added to what is there: out = RN(out + value). Row r, panel p, output j at out[r * stride + p * 32 + j].
+// R rows (the kernel's own number) times P panels. The chain of each output goes on from `start` (null: from +0); its end is
+// stored to out or, with `fold`, added to what is there: out = RN(out + value). Row r, panel p, output j at out[r * stride + p *
+// 32 + j].
 struct TileTask {
   const uint32_t* weights = nullptr;  // first panel's line of the run's first k
   int64_t panel_stride = 0;           // words from panel to panel

@@ -11,8 +11,8 @@
 namespace invar {
 namespace {
 
-// Starts or ends the chains of a tile. A line's word vector h of panel p carries outputs p * 32 + h * W + lane (low halves) and 16
-// more (high halves).
+// Starts or ends the chains of a tile. A line's word vector h of panel p carries outputs p * 32 + h * W + lane (low halves) and
+// 16 more (high halves).
 template <class V>
 inline void store_end(const TileTask& t, int64_t row, int64_t output, typename V::F value) {
   float* out = t.out + row * t.stride + output;

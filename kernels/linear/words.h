@@ -1,7 +1,7 @@
 // Vectors of 32-bit words that hold two bf16 each, and the fp32 lanes they widen to: the vocabulary of the matrix kernels.
 //
-// The types live in an unnamed namespace on purpose: templates over them stay inside their object file. Otherwise the linker could
-// keep the copy that was compiled for AVX-512 and a machine without it would die of an illegal instruction.
+// The types live in an unnamed namespace on purpose: templates over them stay inside their object file. Otherwise the linker
+// could keep the copy that was compiled for AVX-512 and a machine without it would die of an illegal instruction.
 #pragma once
 
 #include <cstdint>

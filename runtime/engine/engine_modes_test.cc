@@ -152,7 +152,7 @@ TEST(EngineModes, EveryModeGivesTheSameAnswers) {
     EXPECT_TRUE(s.healthy);
   }
   // The modes did what their names say.
-  EXPECT_GT(preemptions, 50u);
+  EXPECT_GT(preemptions, 10u);
   EXPECT_GT(cached, 500u);
   EXPECT_GT(mixed, 100u);
   EXPECT_GE(backlog, 3);

@@ -1,6 +1,5 @@
 // Thousands of damaged tokenizer.json files, the same ones in every run: each must load or be refused, and if it loads it must
 // encode or refuse. tokenizer_fuzz.cc looks further; this runs everywhere.
-#include <chrono>
 #include <random>
 
 #include "gtest/gtest.h"

@@ -50,7 +50,8 @@ pcre2_code* code_of(void* code) { return static_cast<pcre2_code*>(code); }
 
 }  // namespace
 
-MatchBudget::MatchBudget(size_t text_bytes) : end_(thread_nanoseconds() + 2'000'000'000 + 4'000 * static_cast<int64_t>(text_bytes)) {}
+MatchBudget::MatchBudget(size_t text_bytes)
+    : end_(thread_nanoseconds() + 2'000'000'000 + 4'000 * static_cast<int64_t>(text_bytes)) {}
 
 bool MatchBudget::spent() const { return thread_nanoseconds() > end_; }
 
