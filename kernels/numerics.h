@@ -35,7 +35,9 @@ inline constexpr int kSumLanes = 1024;        // virtual lanes of a row sum
 inline constexpr int kAttentionBlock = 64;    // keys per online-softmax block
 inline constexpr int kAttentionSplit = 512;   // keys per split; splits merge in ascending order
 inline constexpr int kAttentionSumLanes = 8;  // lanes of the softmax denominator, by key mod 8
+inline constexpr float kAttentionSlack = 8.0f;  // log2 by which a block's maximum may pass the reference before it moves
 inline constexpr int kMassBits = 40;          // fixed-point bits of a softmax mass over the vocabulary
+inline constexpr int kTopPBits = 32;          // fixed-point bits of top_p
 
 INVAR_HD int column_leaf(Profile p) { return p == Profile::kTc ? kColumnLeafTc : kColumnLeafPortable; }
 // 0 = a segment is one leaf.

@@ -15,7 +15,7 @@ inline constexpr int kSumLanes = numerics::kAttentionSumLanes;
 // The reference of a split moves only when a block's maximum passes it by more than this many powers of two. Then a later
 // block rarely rescales the accumulators; p stays below 2^8 (plus a rounding), far from any overflow, and bf16 keeps its
 // relative accuracy at any size.
-inline constexpr float kReferenceSlack = 8.0f;
+inline constexpr float kReferenceSlack = numerics::kAttentionSlack;
 
 struct KeyRange {
   int64_t begin = 0;

@@ -9,7 +9,7 @@ namespace invar {
 namespace {
 
 constexpr std::array kControlArms = {
-    ControlArm::kNone,         ControlArm::kRankOrderAllReduce, ControlArm::kFixedSplitCount,
+    ControlArm::kNone,          ControlArm::kRankOrderAllReduce, ControlArm::kFixedSplitCount,
     ControlArm::kSwappedGroups, ControlArm::kReversedTies,       ControlArm::kExpertCapacity,
 };
 
@@ -17,29 +17,40 @@ constexpr std::array kControlArms = {
 
 std::string_view name(Isa isa) {
   switch (isa) {
-    case Isa::kScalar: return "scalar";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
+    case Isa::kScalar:
+      return "scalar";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
   }
   return "unknown";
 }
 
 std::string_view name(Profile profile) {
   switch (profile) {
-    case Profile::kPortable: return "portable";
-    case Profile::kTc: return "tc";
+    case Profile::kPortable:
+      return "portable";
+    case Profile::kTc:
+      return "tc";
   }
   return "unknown";
 }
 
 std::string_view name(ControlArm arm) {
   switch (arm) {
-    case ControlArm::kNone: return "none";
-    case ControlArm::kRankOrderAllReduce: return "rank-order-all-reduce";
-    case ControlArm::kFixedSplitCount: return "fixed-split-count";
-    case ControlArm::kSwappedGroups: return "swapped-groups";
-    case ControlArm::kReversedTies: return "reversed-ties";
-    case ControlArm::kExpertCapacity: return "expert-capacity";
+    case ControlArm::kNone:
+      return "none";
+    case ControlArm::kRankOrderAllReduce:
+      return "rank-order-all-reduce";
+    case ControlArm::kFixedSplitCount:
+      return "fixed-split-count";
+    case ControlArm::kSwappedGroups:
+      return "swapped-groups";
+    case ControlArm::kReversedTies:
+      return "reversed-ties";
+    case ControlArm::kExpertCapacity:
+      return "expert-capacity";
   }
   return "unknown";
 }

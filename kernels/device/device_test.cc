@@ -1,5 +1,6 @@
 #include "kernels/device/device.h"
 
+#include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 
@@ -9,8 +10,6 @@
 #include <stdexcept>
 #include <thread>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 namespace invar {
 namespace {
@@ -44,7 +43,8 @@ TEST(Buffer, IsAlignedAndZero) {
     size_t sum = 0;
     for (size_t i = 0; i < bytes; ++i) sum += static_cast<size_t>(buffer.data()[i]);
     EXPECT_EQ(sum, 0u);
-    for (size_t i = 0; i < bytes; ++i) buffer.data()[i] = std::byte{0xff};  // all of it is writable, and the next one is zero again
+    for (size_t i = 0; i < bytes; ++i)
+      buffer.data()[i] = std::byte{0xff};  // all of it is writable, and the next one is zero again
   }
   EXPECT_EQ(Buffer().data(), nullptr);
   EXPECT_EQ(Buffer(0).data(), nullptr);
@@ -67,7 +67,8 @@ TEST(Buffer, MovesWithoutCopy) {
 TEST(Buffer, LastingOnesAreZeroAndApart) {
   for (int round = 0; round < 3; ++round) {
     std::vector<Buffer> buffers;
-    for (int i = 0; i < 40; ++i) buffers.push_back(Buffer::lasting(static_cast<size_t>(i % 5 == 4 ? 9000000 : 700001 + 64001 * i)));
+    for (int i = 0; i < 40; ++i)
+      buffers.push_back(Buffer::lasting(static_cast<size_t>(i % 5 == 4 ? 9000000 : 700001 + 64001 * i)));
     for (size_t i = 0; i < buffers.size(); ++i) {
       const Buffer& buffer = buffers[i];
       EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);

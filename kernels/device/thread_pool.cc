@@ -65,7 +65,7 @@ struct ThreadPool::State {
   const std::function<void(int64_t)>* function = nullptr;
   int64_t count = 0;
   alignas(64) std::atomic<int64_t> undone{0};
-  std::atomic<uint32_t> finished{0};  // number of the last finished job; the caller sleeps on it
+  std::atomic<uint32_t> finished{0};             // number of the last finished job; the caller sleeps on it
   alignas(64) std::atomic<uint32_t> started{0};  // number of the last started job; workers sleep on it
   std::atomic<bool> stop{false};
   std::mutex error_mutex;

@@ -61,7 +61,13 @@ struct ItemResult {
 class Schedule {
  public:
   Schedule(const Device& device, KOrder order, const PackedWeights& weights, const Bf16* x, int64_t x_stride, int64_t rows)
-      : device_(device), order_(std::move(order)), table_(table_of(device)), weights_(weights), x_(x), x_stride_(x_stride), rows_(rows) {
+      : device_(device),
+        order_(std::move(order)),
+        table_(table_of(device)),
+        weights_(weights),
+        x_(x),
+        x_stride_(x_stride),
+        rows_(rows) {
     for (const KRun& run : order_.runs) {
       group_of_run_.push_back(groups_);
       groups_ += (run.end - run.begin + kGroup - 1) / kGroup;
@@ -175,7 +181,7 @@ class Schedule {
   int64_t groups_ = 0;  // k16 groups of a row over all runs
   int64_t group_bytes_ = 0;
   int64_t first_row_ = 0, chunk_rows_ = 0, blocks_ = 0;  // of the chunk at work
-  std::byte* prepared_ = nullptr;  // [block][run][group][row of the block]
+  std::byte* prepared_ = nullptr;                        // [block][run][group][row of the block]
 };
 
 void round_row(const float* value, const float* bias, int64_t count, Bf16* y) {
@@ -232,8 +238,9 @@ void linear_row(const Device& device, const RowLinear& p) {
       float* sum = item.values + std::max(p.first, p.nodes[i].index << p.nodes[i].level) * item.slot_stride;
       merges[i].apply(segment, item.slot_stride, sum);
       for (int64_t r = 0; r < item.rows; ++r)
-        std::memcpy(p.partials + (static_cast<int64_t>(i) * p.rows + item.first_row + r) * p.weights->outputs() + item.first_output,
-                    sum + r * item.stride, static_cast<size_t>(item.outputs) * sizeof(float));
+        std::memcpy(
+            p.partials + (static_cast<int64_t>(i) * p.rows + item.first_row + r) * p.weights->outputs() + item.first_output,
+            sum + r * item.stride, static_cast<size_t>(item.outputs) * sizeof(float));
     }
   });
 }

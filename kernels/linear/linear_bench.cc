@@ -58,7 +58,8 @@ double copy_bytes_per_second(const Device& device, double seconds) {
   std::memset(to.data(), 1, bytes);
   const double t = best_time(seconds, [&](int64_t call) {
     const int64_t at = call * part % bytes;
-    device.pool().run(part / piece, [&](int64_t i) { std::memcpy(to.data() + at + i * piece, from.data() + at + i * piece, piece); });
+    device.pool().run(part / piece,
+                      [&](int64_t i) { std::memcpy(to.data() + at + i * piece, from.data() + at + i * piece, piece); });
   });
   return 2.0 * part / t;
 }
@@ -110,9 +111,8 @@ double fma_flops_per_second(const Device& device, double seconds) {
   const int threads = device.pool().threads();
   std::vector<float> results(threads * 64);
   const double t = best_time(seconds, [&](int64_t) {
-    device.pool().run(threads, [&](int64_t i) {
-      results[i * 64] = device.isa() == Isa::kAvx512 ? fma_chains_avx512() : fma_chains_avx2();
-    });
+    device.pool().run(
+        threads, [&](int64_t i) { results[i * 64] = device.isa() == Isa::kAvx512 ? fma_chains_avx512() : fma_chains_avx2(); });
   });
   for (float r : results) sink += static_cast<uint64_t>(r);
   return 2.0 * kFmaRounds * kChains * (device.isa() == Isa::kAvx512 ? 16 : 8) * threads / t;
@@ -156,11 +156,17 @@ Rates measure(const Device& device, const Shape& shape, int64_t rows, double sec
   const double t = best_time(seconds, [&](int64_t call) {
     const PackedWeights& w = weights[call % copies];
     if (shape.row) {
-      linear_row(device, {.rows = rows, .x = x.data(), .x_stride = shape.inputs, .weights = &w, .segments = segments, .nodes = nodes,
+      linear_row(device, {.rows = rows,
+                          .x = x.data(),
+                          .x_stride = shape.inputs,
+                          .weights = &w,
+                          .segments = segments,
+                          .nodes = nodes,
                           .partials = partials.data()});
     } else {
-      linear_column(device, {.rows = rows, .x = x.data(), .x_stride = shape.inputs, .weights = &w, .y = y.data(),
-                             .y_stride = shape.outputs});
+      linear_column(
+          device,
+          {.rows = rows, .x = x.data(), .x_stride = shape.inputs, .weights = &w, .y = y.data(), .y_stride = shape.outputs});
     }
   });
   return {static_cast<double>(weight_bytes) / t, 2.0 * static_cast<double>(rows * shape.outputs * shape.inputs) / t};
@@ -170,20 +176,27 @@ int run(const Options& options) {
   const Device device(options.device);
   const int threads = device.pool().threads();
   const bool tc = device.profile() == Profile::kTc;
-  std::printf("profile %s, isa %s, threads %d\n", std::string(name(device.profile())).c_str(), std::string(name(device.isa())).c_str(), threads);
+  std::printf("profile %s, isa %s, threads %d\n", std::string(name(device.profile())).c_str(),
+              std::string(name(device.isa())).c_str(), threads);
   const double copy = copy_bytes_per_second(device, options.seconds), read = read_bytes_per_second(device, options.seconds);
   const double fma = fma_flops_per_second(device, options.seconds);
-  std::printf("ceilings: copy %.1f GB/s (read + written), read %.1f GB/s, fma %.0f GFLOP/s\n\n", copy / 1e9, read / 1e9, fma / 1e9);
-  std::printf("%-22s %5s %9s %7s %7s %10s %7s\n", "outputs x inputs", "rows", "GB/s", "% copy", "% read", "GFLOP/s", tc ? "/core" : "% fma");
+  std::printf("ceilings: copy %.1f GB/s (read + written), read %.1f GB/s, fma %.0f GFLOP/s\n\n", copy / 1e9, read / 1e9,
+              fma / 1e9);
+  std::printf("%-22s %5s %9s %7s %7s %10s %7s\n", "outputs x inputs", "rows", "GB/s", "% copy", "% read", "GFLOP/s",
+              tc ? "/core" : "% fma");
   for (const Shape& shape : kShapes) {
     for (int64_t rows : {1, 4, 16, 64, 256, 512}) {
       if (tc && shape.outputs > 4096 && rows > 64) continue;
       const Rates rates = measure(device, shape, rows, options.seconds);
       std::printf("%6ld x %-5ld %-7s %5ld ", shape.outputs, shape.inputs, shape.row ? "row" : "column", rows);
-      if (rows <= 16) std::printf("%9.1f %7.0f %7.0f ", rates.bytes / 1e9, 100 * rates.bytes / copy, 100 * rates.bytes / read);
-      else std::printf("%9s %7s %7s ", "", "", "");
-      if (tc) std::printf("%10.1f %7.1f\n", rates.flops / 1e9, rates.flops / 1e9 / threads);
-      else std::printf("%10.1f %7.0f\n", rates.flops / 1e9, 100 * rates.flops / fma);
+      if (rows <= 16)
+        std::printf("%9.1f %7.0f %7.0f ", rates.bytes / 1e9, 100 * rates.bytes / copy, 100 * rates.bytes / read);
+      else
+        std::printf("%9s %7s %7s ", "", "", "");
+      if (tc)
+        std::printf("%10.1f %7.1f\n", rates.flops / 1e9, rates.flops / 1e9 / threads);
+      else
+        std::printf("%10.1f %7.0f\n", rates.flops / 1e9, 100 * rates.flops / fma);
       std::fflush(stdout);
     }
   }
@@ -215,7 +228,9 @@ int main(int argc, char** argv) {
       known = false;
     }
     if (!known) {
-      std::fprintf(stderr, "unknown or impossible: %s %s\nusage: %s [--threads N] [--isa scalar|avx2|avx512] [--profile portable|tc] [--seconds S]\n",
+      std::fprintf(stderr,
+                   "unknown or impossible: %s %s\nusage: %s [--threads N] [--isa scalar|avx2|avx512] [--profile portable|tc] "
+                   "[--seconds S]\n",
                    flag.c_str(), value.c_str(), argv[0]);
       return 2;
     }

@@ -10,7 +10,6 @@ using numerics::kSegments;
 
 namespace {
 
-
 float chain(Profile profile, const Bf16* x, const Bf16* w, int64_t count) {
   float acc = 0.0f;
   if (profile == Profile::kPortable) {

@@ -1,10 +1,10 @@
 // Every schedule against the scalar reference, bit for bit (README.md, "Order").
 #include "kernels/linear/linear.h"
 
+#include <gtest/gtest.h>
+
 #include <cstring>
 #include <string>
-
-#include <gtest/gtest.h>
 
 #include "kernels/linear/hostile_values.h"
 
@@ -87,8 +87,9 @@ TEST_P(Linear, ColumnEqualsReference) {
       for (int64_t m : {1, 2, 3, 7, 8, 13, 16, 64, 65, 256}) {
         if (m > x.count || (isa == Isa::kScalar && m > (profile() == Profile::kTc ? 3 : 16))) continue;
         const Device d = device(profile(), isa, 1 + trial++ % 3);
-        const std::string where = std::string(name(isa)) + " outputs " + std::to_string(n) + " inputs " + std::to_string(shape.inputs) +
-                                  " rows " + std::to_string(m) + " threads " + std::to_string(d.pool().threads());
+        const std::string where = std::string(name(isa)) + " outputs " + std::to_string(n) + " inputs " +
+                                  std::to_string(shape.inputs) + " rows " + std::to_string(m) + " threads " +
+                                  std::to_string(d.pool().threads());
         const int64_t y_stride = n + 3;
         const int64_t first = (x.count - m) / 2;  // rows from the middle: a row's place in the batch changes nothing
         problem.rows = m;
@@ -134,8 +135,13 @@ TEST_P(Linear, RowEqualsReferenceOnEveryRankCount) {
     {
       PackedWeights weights(device(profile(), Isa::kScalar), n, shape.inputs);
       weights.pack_rows(0, w.data(), n, shape.inputs);
-      RowLinear problem{.rows = x.count, .x = x.data.data(), .x_stride = x.stride, .weights = &weights, .segments = segments,
-                        .nodes = maximal_subtrees(segments, 0, kSegments), .partials = root.data()};
+      RowLinear problem{.rows = x.count,
+                        .x = x.data.data(),
+                        .x_stride = x.stride,
+                        .weights = &weights,
+                        .segments = segments,
+                        .nodes = maximal_subtrees(segments, 0, kSegments),
+                        .partials = root.data()};
       ASSERT_EQ(problem.nodes.size(), 1u);
       linear_row_reference(profile(), problem);
     }
@@ -143,7 +149,8 @@ TEST_P(Linear, RowEqualsReferenceOnEveryRankCount) {
     for (int ranks = 1; ranks <= 8; ++ranks)
       for (Isa isa : isas())
         for (int64_t m : {1, 4, 19}) {
-          if (profile() == Profile::kTc ? m != (isa == Isa::kScalar ? 1 : ranks % 2 ? 19 : 4) : isa == Isa::kScalar && m != 4) continue;
+          if (profile() == Profile::kTc ? m != (isa == Isa::kScalar ? 1 : ranks % 2 ? 19 : 4) : isa == Isa::kScalar && m != 4)
+            continue;
           const Device d = device(profile(), isa, 1 + trial++ % 3);
           const int64_t first_row = x.count - m;
           std::vector<TreeNode> all_nodes;
@@ -153,15 +160,22 @@ TEST_P(Linear, RowEqualsReferenceOnEveryRankCount) {
             const int64_t begin = segments.begin[first], inputs = segments.begin[last] - begin;
             PackedWeights weights(d, n, inputs);
             weights.pack_rows(0, w.data() + begin, n, shape.inputs);
-            RowLinear problem{.rows = m, .x = x.data.data() + first_row * x.stride + begin, .x_stride = x.stride, .weights = &weights,
-                              .segments = segments, .first = first, .last = last, .nodes = maximal_subtrees(segments, first, last)};
+            RowLinear problem{.rows = m,
+                              .x = x.data.data() + first_row * x.stride + begin,
+                              .x_stride = x.stride,
+                              .weights = &weights,
+                              .segments = segments,
+                              .first = first,
+                              .last = last,
+                              .nodes = maximal_subtrees(segments, first, last)};
             std::vector<float> partials(problem.nodes.size() * m * n), expected(partials.size());
             problem.partials = partials.data();
             linear_row(d, problem);
             problem.partials = expected.data();
             linear_row_reference(profile(), problem);
             for (size_t i = 0; i < partials.size(); ++i)
-              ASSERT_EQ(canonical_bits(partials[i]), canonical_bits(expected[i])) << name(isa) << " rank " << rank << "/" << ranks << " rows " << m << " at " << i;
+              ASSERT_EQ(canonical_bits(partials[i]), canonical_bits(expected[i]))
+                  << name(isa) << " rank " << rank << "/" << ranks << " rows " << m << " at " << i;
             for (size_t i = 0; i < problem.nodes.size(); ++i) {
               all_nodes.push_back(problem.nodes[i]);
               all_partials.emplace_back(partials.begin() + i * m * n, partials.begin() + (i + 1) * m * n);
@@ -172,16 +186,21 @@ TEST_P(Linear, RowEqualsReferenceOnEveryRankCount) {
           std::vector<float> merged(m * n);
           merge_to_root(all_nodes, pointers.data(), m * n, merged.data());
           for (int64_t i = 0; i < m * n; ++i)
-            ASSERT_EQ(canonical_bits(merged[i]), canonical_bits(root[first_row * n + i])) << name(isa) << " ranks " << ranks << " at " << i;
+            ASSERT_EQ(canonical_bits(merged[i]), canonical_bits(root[first_row * n + i]))
+                << name(isa) << " ranks " << ranks << " at " << i;
         }
   }
 }
 
 std::string label(const testing::TestParamInfo<std::tuple<Profile, Kind>>& info) {
-  static const char* const kinds[] = {"Ordinary", "Wide", "Cancelling", "Subnormal", "Zeros", "Ties", "Full", "Overflowing", "NonFinite", "AnyBits"};
-  return std::string(std::get<0>(info.param) == Profile::kTc ? "Tc" : "Portable") + kinds[static_cast<int>(std::get<1>(info.param))];
+  static const char* const kinds[] = {"Ordinary", "Wide", "Cancelling",  "Subnormal", "Zeros",
+                                      "Ties",     "Full", "Overflowing", "NonFinite", "AnyBits"};
+  return std::string(std::get<0>(info.param) == Profile::kTc ? "Tc" : "Portable") +
+         kinds[static_cast<int>(std::get<1>(info.param))];
 }
-INSTANTIATE_TEST_SUITE_P(All, Linear, testing::Combine(testing::Values(Profile::kPortable, Profile::kTc), testing::ValuesIn(hostile::kKinds)), label);
+INSTANTIATE_TEST_SUITE_P(All, Linear,
+                         testing::Combine(testing::Values(Profile::kPortable, Profile::kTc), testing::ValuesIn(hostile::kKinds)),
+                         label);
 
 // More rows than the schedule prepares at once.
 TEST(LinearBatch, FourThousandRowsEqualOneByOne) {
@@ -194,12 +213,26 @@ TEST(LinearBatch, FourThousandRowsEqualOneByOne) {
     for (Isa isa : isas()) {
       const Device d = device(profile, isa, 2);
       std::vector<float> y(4096 * 5), root(4096 * 5);
-      linear_column(d, {.rows = 4096, .x = x.data.data(), .x_stride = 20, .weights = &weights, .y_fp32 = y.data(), .y_stride = 5});
-      linear_row(d, {.rows = 4096, .x = x.data.data(), .x_stride = 20, .weights = &weights, .segments = segments, .nodes = nodes, .partials = root.data()});
+      linear_column(d,
+                    {.rows = 4096, .x = x.data.data(), .x_stride = 20, .weights = &weights, .y_fp32 = y.data(), .y_stride = 5});
+      linear_row(d, {.rows = 4096,
+                     .x = x.data.data(),
+                     .x_stride = 20,
+                     .weights = &weights,
+                     .segments = segments,
+                     .nodes = nodes,
+                     .partials = root.data()});
       for (int64_t m = 0; m < 4096; m += 61) {
         float one[5], one_root[5];
-        linear_column_reference(profile, {.rows = 1, .x = x.data.data() + m * 20, .x_stride = 20, .weights = &weights, .y_fp32 = one, .y_stride = 5});
-        linear_row_reference(profile, {.rows = 1, .x = x.data.data() + m * 20, .x_stride = 20, .weights = &weights, .segments = segments, .nodes = nodes, .partials = one_root});
+        linear_column_reference(
+            profile, {.rows = 1, .x = x.data.data() + m * 20, .x_stride = 20, .weights = &weights, .y_fp32 = one, .y_stride = 5});
+        linear_row_reference(profile, {.rows = 1,
+                                       .x = x.data.data() + m * 20,
+                                       .x_stride = 20,
+                                       .weights = &weights,
+                                       .segments = segments,
+                                       .nodes = nodes,
+                                       .partials = one_root});
         for (int j = 0; j < 5; ++j) {
           ASSERT_EQ(canonical_bits(y[m * 5 + j]), canonical_bits(one[j])) << name(profile) << name(isa) << m;
           ASSERT_EQ(canonical_bits(root[m * 5 + j]), canonical_bits(one_root[j])) << name(profile) << name(isa) << m;
@@ -216,10 +249,17 @@ TEST(LinearBatch, LongInputsInSeveralChunks) {
   const Rows x(&values, Kind::kOrdinary, rows, inputs, 0);
   for (Profile profile : {Profile::kPortable, Profile::kTc}) {
     std::vector<float> y(rows * 3), last(3);
-    linear_column(device(profile, detect_isa(), 2), {.rows = rows, .x = x.data.data(), .x_stride = inputs, .weights = &weights, .y_fp32 = y.data(), .y_stride = 3});
+    linear_column(device(profile, detect_isa(), 2),
+                  {.rows = rows, .x = x.data.data(), .x_stride = inputs, .weights = &weights, .y_fp32 = y.data(), .y_stride = 3});
     for (int64_t m : {int64_t{0}, rows / 2, rows - 1}) {
-      linear_column_reference(profile, {.rows = 1, .x = x.data.data() + m * inputs, .x_stride = inputs, .weights = &weights, .y_fp32 = last.data(), .y_stride = 3});
-      for (int j = 0; j < 3; ++j) EXPECT_EQ(canonical_bits(y[m * 3 + j]), canonical_bits(last[j])) << name(profile) << " row " << m;
+      linear_column_reference(profile, {.rows = 1,
+                                        .x = x.data.data() + m * inputs,
+                                        .x_stride = inputs,
+                                        .weights = &weights,
+                                        .y_fp32 = last.data(),
+                                        .y_stride = 3});
+      for (int j = 0; j < 3; ++j)
+        EXPECT_EQ(canonical_bits(y[m * 3 + j]), canonical_bits(last[j])) << name(profile) << " row " << m;
     }
   }
 }
@@ -264,7 +304,9 @@ TEST(FinishRowLinear, RoundsOnceWithBiasAndOnceAfter) {
     for (Kind kind : {Kind::kOrdinary, Kind::kTies, Kind::kNonFinite}) {
       const int64_t rows = outputs == 1400 ? 60 : 3;
       std::vector<float> root(rows * outputs);
-      for (float& x : root) x = numerics::bits_float(uint32_t{values.bf16(kind, 0).bits} << 16 | (values.next() % 2 ? 0x8000u : values.next() & 0xffffu));
+      for (float& x : root)
+        x = numerics::bits_float(uint32_t{values.bf16(kind, 0).bits} << 16 |
+                                 (values.next() % 2 ? 0x8000u : values.next() & 0xffffu));
       const std::vector<Bf16> bias = values.vector(kind, outputs);
       std::vector<Bf16> y(rows * outputs), plain(rows * outputs);
       const Device d = device(Profile::kPortable, detect_isa(), 2);
@@ -295,14 +337,25 @@ class LinearControl : public testing::TestWithParam<Profile> {
         result[i].resize(rows[i] * n);
         const Device d = device(GetParam(), isa, 2, arms[i]);
         if (row) {
-          linear_row(d, {.rows = rows[i], .x = x.data.data(), .x_stride = inputs, .weights = &weights, .segments = segments,
-                         .nodes = maximal_subtrees(segments, 0, kSegments), .partials = result[i].data()});
+          linear_row(d, {.rows = rows[i],
+                         .x = x.data.data(),
+                         .x_stride = inputs,
+                         .weights = &weights,
+                         .segments = segments,
+                         .nodes = maximal_subtrees(segments, 0, kSegments),
+                         .partials = result[i].data()});
         } else {
-          linear_column(d, {.rows = rows[i], .x = x.data.data(), .x_stride = inputs, .weights = &weights, .y_fp32 = result[i].data(), .y_stride = n});
+          linear_column(d, {.rows = rows[i],
+                            .x = x.data.data(),
+                            .x_stride = inputs,
+                            .weights = &weights,
+                            .y_fp32 = result[i].data(),
+                            .y_stride = n});
         }
       }
       int64_t count = 0;
-      for (int64_t i = 0; i < std::min(rows_a, rows_b) * n; ++i) count += canonical_bits(result[0][i]) != canonical_bits(result[1][i]);
+      for (int64_t i = 0; i < std::min(rows_a, rows_b) * n; ++i)
+        count += canonical_bits(result[0][i]) != canonical_bits(result[1][i]);
       if (isa == Isa::kScalar) scalar = count;
       EXPECT_EQ(count, scalar) << name(isa);  // the arm itself is the same on every path
     }
@@ -318,7 +371,8 @@ TEST_P(LinearControl, BatchSizeChangesNothingUnlessTheSplitCountIsFixed) {
 }
 
 TEST_P(LinearControl, SwappedGroupsChangeBits) {
-  for (bool row : {false, true}) EXPECT_GT(different(ControlArm::kNone, 8, ControlArm::kSwappedGroups, 8, row), 20) << (row ? "row" : "column");
+  for (bool row : {false, true})
+    EXPECT_GT(different(ControlArm::kNone, 8, ControlArm::kSwappedGroups, 8, row), 20) << (row ? "row" : "column");
 }
 
 INSTANTIATE_TEST_SUITE_P(Profiles, LinearControl, testing::Values(Profile::kPortable, Profile::kTc),

@@ -1,9 +1,9 @@
 #include "kernels/linear/row_tree.h"
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <string>
-
-#include <gtest/gtest.h>
 
 #include "kernels/linear/hostile_values.h"
 
@@ -81,8 +81,7 @@ TEST(MergeToRoot, EveryCutGivesTheSameRoot) {
   for (int64_t units : {0, 1, 2, 3, 5, 7, 8, 9, 64}) {
     const RowSegments segments = RowSegments::cut(units * 16, 16);
     Operand s[8];
-    for (int i = 0; i < 8; ++i)
-      s[i] = {!segments.empty(i, i + 1), bits_float((random.next() & 0x81ffffffu) | 0x3e000000u)};
+    for (int i = 0; i < 8; ++i) s[i] = {!segments.empty(i, i + 1), bits_float((random.next() & 0x81ffffffu) | 0x3e000000u)};
     const Operand root = root_of(s);
     EXPECT_EQ(root.there, units > 0);
     for (int cut = 0; cut < 128; ++cut) {  // bit i: a new rank starts at segment i + 1
@@ -100,7 +99,8 @@ TEST(MergeToRoot, EveryCutGivesTheSameRoot) {
         }
         first = i + 1;
       }
-      ASSERT_EQ(float_bits(merge_to_root(all, values.data(), 1)), float_bits(root.there ? root.value : 0.0f)) << units << " " << cut;
+      ASSERT_EQ(float_bits(merge_to_root(all, values.data(), 1)), float_bits(root.there ? root.value : 0.0f))
+          << units << " " << cut;
     }
   }
 }
@@ -154,7 +154,8 @@ TEST(MergeToRoot, ManyElementsEqualOneByOne) {
         for (const auto& node : values) pointers.push_back(node.data());
         std::vector<float> root(count);
         merge_to_root(nodes, pointers.data(), count, root.data());
-        for (int64_t e = 0; e < count; ++e) ASSERT_EQ(canonical(root[e]), canonical(expected[e])) << units << " " << ranks << " " << e;
+        for (int64_t e = 0; e < count; ++e)
+          ASSERT_EQ(canonical(root[e]), canonical(expected[e])) << units << " " << ranks << " " << e;
         merge_to_root(nodes, pointers.data(), count, values[0].data());  // in place
         for (int64_t e = 0; e < count; ++e) ASSERT_EQ(canonical(values[0][e]), canonical(expected[e]));
       }

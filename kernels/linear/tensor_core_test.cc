@@ -1,9 +1,9 @@
 // The tensor-core rule against what an H100 did, and the vector steps against the scalar one.
+#include <gtest/gtest.h>
+
 #include <cstdio>
 #include <fstream>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 #include "kernels/device/device.h"
 #include "kernels/linear/hostile_values.h"
@@ -54,7 +54,8 @@ TEST(TensorCoreGolden, ScalarStepIsTheH100) {
     for (int t = 0; t < kTiles; ++t)
       for (int i = 0; i < 16; ++i)
         for (int j = 0; j < 8; ++j)
-          ASSERT_EQ(float_bits(tensor_core_step(regime.c[t][i][j], regime.a[t][i], regime.b[t][j], 16)), float_bits(regime.d[t][i][j]));
+          ASSERT_EQ(float_bits(tensor_core_step(regime.c[t][i][j], regime.a[t][i], regime.b[t][j], 16)),
+                    float_bits(regime.d[t][i][j]));
 }
 
 // The twin that must fail: an ordinary fma chain.
@@ -64,7 +65,8 @@ TEST(TensorCoreGolden, AFusedChainIsNotTheH100) {
     for (int i = 0; i < 16; ++i)
       for (int j = 0; j < 8; ++j) {
         float acc = regime.c[0][i][j];
-        for (int k = 0; k < 16; ++k) acc = numerics::fma(numerics::widen(regime.a[0][i][k]), numerics::widen(regime.b[0][j][k]), acc);
+        for (int k = 0; k < 16; ++k)
+          acc = numerics::fma(numerics::widen(regime.a[0][i][k]), numerics::widen(regime.b[0][j][k]), acc);
         different += float_bits(acc) != float_bits(regime.d[0][i][j]);
       }
   EXPECT_GT(different, 200);
@@ -148,7 +150,8 @@ TEST(TensorCoreVector, EqualsScalarOnHostileInputs) {
           v.step(rows, acc.data(), groups, b.data(), stride, count);
           for (size_t i = 0; i < acc.size(); ++i)
             ASSERT_EQ(float_bits(acc[i]), float_bits(expected[i]))
-                << name(v.isa) << " a " << static_cast<int>(kind_a) << " b " << static_cast<int>(kind_b) << " count " << count << " at " << i;
+                << name(v.isa) << " a " << static_cast<int>(kind_a) << " b " << static_cast<int>(kind_b) << " count " << count
+                << " at " << i;
         }
   }
 }

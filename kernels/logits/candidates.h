@@ -8,8 +8,8 @@
 
 namespace invar {
 
-// top_p as a fixed-point number, floor(top_p * 2^32).
-inline constexpr int kTopPBits = 32;
+// top_p as a fixed-point number, floor(top_p * 2^kTopPBits).
+using numerics::kTopPBits;
 uint64_t fixed_top_p(float top_p);
 // Least mass that min_p lets stay, floor(min_p * 2^40); never more than the largest token's own 2^40.
 uint64_t least_mass(float min_p);

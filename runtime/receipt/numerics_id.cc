@@ -1,6 +1,7 @@
 #include "runtime/receipt/numerics_id.h"
 
 #include "kernels/numerics.h"
+#include "kernels/rope/rope.h"
 #include "runtime/model_config/message.h"
 #include "runtime/receipt/sha256.h"
 
@@ -54,6 +55,17 @@ void function_values(std::string* out) {
   bits(out, "tensor_core_step(5)", numerics::tensor_core_step(-0x1.9p+7f, a, b, 5));
 }
 
+// The RoPE tables are data made by a routine of ours: a few rows of one stand for the routine.
+void rope_values(std::string* out) {
+  const auto table = RopeTable::make({}, 10000.0, 64, 4);
+  if (!table.ok()) return line(out, "rope", std::string(table.status().message()));
+  uint64_t hash = 0;
+  for (int64_t position = 0; position < table->positions(); ++position)
+    for (int64_t i = 0; i < 2 * table->half(); ++i)
+      hash += numerics::hash_element(static_cast<uint64_t>(position * 2 * table->half() + i), numerics::float_bits(table->cosine(position)[i]));
+  line(out, "rope", static_cast<int64_t>(hash));
+}
+
 }  // namespace
 
 std::string numerics_text(Profile profile, ControlArm arm) {
@@ -73,7 +85,10 @@ std::string numerics_text(Profile profile, ControlArm arm) {
   line(&out, "attention_block", n::kAttentionBlock);
   line(&out, "attention_split", n::kAttentionSplit);
   line(&out, "attention_sum_lanes", n::kAttentionSumLanes);
+  bits(&out, "attention_slack", n::kAttentionSlack);
   line(&out, "mass_bits", n::kMassBits);
+  line(&out, "top_p_bits", n::kTopPBits);
+  rope_values(&out);
   bits(&out, "log2e", n::kLog2e);
   bits(&out, "ln2", n::kLn2);
   bits(&out, "round_magic", n::kRoundMagic);
