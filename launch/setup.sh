@@ -5,7 +5,7 @@ packages=(
   g++ cmake ninja-build git ca-certificates
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev
   libopenmpi-dev openmpi-bin
-  libcli11-dev libspdlog-dev nlohmann-json3-dev libyaml-cpp-dev libpcre2-dev libssl-dev libxxhash-dev
+  libcli11-dev libspdlog-dev nlohmann-json3-dev libyaml-cpp-dev libpcre2-dev libicu-dev libssl-dev pkg-config
 )
 test_packages=(libgtest-dev libgmock-dev libbenchmark-dev iproute2 iptables xz-utils clang libclang-rt-14-dev)
 
