@@ -89,7 +89,9 @@ class Coordinator {
   // Until a signal or the loss of the ranks.
   absl::Status run() {
     while (!told_to_end(std::chrono::milliseconds(200))) {
-      if (!engine_->stats().healthy) return absl::UnavailableError("the worker group was lost; the log above says who and where");
+      // A lost replica is no reason to end while another one serves.
+      if (const EngineStats stats = engine_->stats(); stats.replicas_alive == 0)
+        return absl::UnavailableError(absl::StrCat("no worker group is left: ", stats.trouble));
       if (mpi_)
         if (const auto ended = mpi_->ended()) return absl::UnavailableError(absl::StrCat("the ranks ended: mpirun left with ", *ended));
     }
