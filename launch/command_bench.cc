@@ -32,11 +32,12 @@ LoadTarget target_of(Engine& engine) {
   return {.start =
               [&engine](const v1::GenerateRequest& request, std::function<void(const v1::GenerateResponse&)> on_response,
                         std::function<void(const absl::Status&)> on_done) {
-                const auto id = engine.submit(request, [on_response, on_done](const absl::Status& status, const v1::GenerateResponse* r) {
-                  if (!status.ok()) return on_done(status);
-                  on_response(*r);
-                  if (r->finished()) on_done(absl::OkStatus());
-                });
+                const auto id =
+                    engine.submit(request, [on_response, on_done](const absl::Status& status, const v1::GenerateResponse* r) {
+                      if (!status.ok()) return on_done(status);
+                      on_response(*r);
+                      if (r->finished()) on_done(absl::OkStatus());
+                    });
                 if (!id.ok()) on_done(id.status());
               },
           .give_up = [&engine] { engine.shutdown(std::chrono::seconds(10)); }};
@@ -46,12 +47,13 @@ LoadTarget target_of(rpc::Client& client, int64_t timeout) {
   return {.start =
               [&client, timeout](const v1::GenerateRequest& request, std::function<void(const v1::GenerateResponse&)> on_response,
                                  std::function<void(const absl::Status&)> on_done) {
-                client.start(request, std::chrono::seconds(timeout),
-                             [on_response = std::move(on_response)](const v1::GenerateResponse& r) {
-                               on_response(r);
-                               return true;
-                             },
-                             std::move(on_done));
+                client.start(
+                    request, std::chrono::seconds(timeout),
+                    [on_response = std::move(on_response)](const v1::GenerateResponse& r) {
+                      on_response(r);
+                      return true;
+                    },
+                    std::move(on_done));
               },
           .give_up = [] {}};  // each call has its deadline
 }
@@ -70,7 +72,8 @@ void print(const Flags& flags, const nlohmann::ordered_json& facts, const LoadPl
     std::cout << j.dump() << std::endl;
     return;
   }
-  std::cout << "layout " << facts["layout"].get<std::string>() << ", numerics id " << facts["numerics_id"].get<std::string>() << "\n";
+  std::cout << "layout " << facts["layout"].get<std::string>() << ", numerics id " << facts["numerics_id"].get<std::string>()
+            << "\n";
   if (plan.clipped)
     std::cout << plan.clipped << " of " << plan.requests.size() << " requests of the trace were cut to the model's context\n";
   std::cout << to_text(report) << std::flush;
@@ -100,10 +103,11 @@ int bench_server(const Flags& flags) {
   const v1::Layout& l = info->layout();
   const nlohmann::ordered_json facts = {
       {"layout", parallel::to_string({static_cast<int>(l.tensor_parallel()), static_cast<int>(l.pipeline_parallel()),
-                                        static_cast<int>(l.expert_parallel()), static_cast<int>(l.data_parallel())})},
+                                      static_cast<int>(l.expert_parallel()), static_cast<int>(l.data_parallel())})},
       {"numerics_id", info->numerics_id()},
       {"model_digest", info->model_digest()}};
-  const LoadReport report = report_of(run_load(*plan, target_of(**client, flags.timeout), static_cast<double>(flags.timeout) + 5, "bench"));
+  const LoadReport report =
+      report_of(run_load(*plan, target_of(**client, flags.timeout), static_cast<double>(flags.timeout) + 5, "bench"));
   print(flags, facts, *plan, report);
   return code_of(report);
 }
@@ -127,7 +131,8 @@ class PriceList {
 
   absl::Status measure() {
     if (flags_.ranks.device.control_arm != "none")
-      return absl::InvalidArgumentError(absl::StrCat("--control-arm ", flags_.ranks.device.control_arm, ": --price runs the arms by itself"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("--control-arm ", flags_.ranks.device.control_arm, ": --price runs the arms by itself"));
     if (!flags_.ranks.trace.path.empty()) return absl::InvalidArgumentError("--trace: a price of traced engines means nothing");
     for (const ControlArm arm : {ControlArm::kNone, ControlArm::kRankOrderAllReduce, ControlArm::kFixedSplitCount}) {
       RankFlags ranks = flags_.ranks;
@@ -146,7 +151,8 @@ class PriceList {
         arm.local.engine->flush_cache();
         const std::string what = absl::StrCat("round ", round, " of ", flags_.price_rounds, ", ", arm.name);
         LoadReport report = report_of(run_load(plan_, target_of(*arm.local.engine), static_cast<double>(flags_.timeout), what));
-        if (report.failed) return absl::UnavailableError(absl::StrCat(what, ": ", report.failed, " requests failed: ", report.first_error));
+        if (report.failed)
+          return absl::UnavailableError(absl::StrCat(what, ": ", report.failed, " requests failed: ", report.first_error));
         if (round > 0) arm.reports.push_back(std::move(report));
       }
     for (size_t i = 1; i < arms_.size(); ++i) prices_.push_back(price_of(arms_[i].name, arms_.front().reports, arms_[i].reports));
@@ -160,20 +166,24 @@ class PriceList {
     if (flags_.json) {
       nlohmann::ordered_json j = facts_of(*arms_.front().local.engine);
       j["rounds"] = flags_.price_rounds;
-      j["honest"] = {{"total_token_throughput", prices_.front().honest_rate}, {"digest", honest.front().digest}, {"rounds_equal", same}};
+      j["honest"] = {
+          {"total_token_throughput", prices_.front().honest_rate}, {"digest", honest.front().digest}, {"rounds_equal", same}};
       for (const Price& p : prices_)
-        j[p.arm] = {{"total_token_throughput", p.arm_rate}, {"digest", p.digest},       {"price_percent_median", p.median},
-                    {"price_percent_min", p.least},         {"price_percent_max", p.most}, {"price_percent_cpu_median", p.cpu_median}};
+        j[p.arm] = {{"total_token_throughput", p.arm_rate}, {"digest", p.digest},
+                    {"price_percent_median", p.median},     {"price_percent_min", p.least},
+                    {"price_percent_max", p.most},          {"price_percent_cpu_median", p.cpu_median}};
       std::cout << j.dump() << std::endl;
     } else {
-      std::cout << absl::StreamFormat("%-24s %12s   %-26s %-12s %s\n", "", "tok/s", "price, % of throughput", "of CPU time", "digest");
+      std::cout << absl::StreamFormat("%-24s %12s   %-26s %-12s %s\n", "", "tok/s", "price, % of throughput", "of CPU time",
+                                      "digest");
       std::cout << absl::StreamFormat("%-24s %12.1f   %-26s %-12s %s\n", "invariant", prices_.front().honest_rate, "", "",
                                       same ? honest.front().digest.substr(0, 16) : "NOT THE SAME IN EACH ROUND");
       for (const Price& p : prices_)
         std::cout << absl::StreamFormat("%-24s %12.1f   %-26s %-12s %s\n", p.arm, p.arm_rate,
-                                        absl::StrFormat("%.1f (%.1f .. %.1f)", p.median, p.least, p.most), absl::StrFormat("%.1f", p.cpu_median),
-                                        p.digest.substr(0, 16));
-      std::cout << "Medians of " << flags_.price_rounds << " rounds (least .. most). Negative: the invariant engine was the faster one." << std::endl;
+                                        absl::StrFormat("%.1f (%.1f .. %.1f)", p.median, p.least, p.most),
+                                        absl::StrFormat("%.1f", p.cpu_median), p.digest.substr(0, 16));
+      std::cout << "Medians of " << flags_.price_rounds
+                << " rounds (least .. most). Negative: the invariant engine was the faster one." << std::endl;
     }
     return same ? 0 : kExitDifferent;
   }
@@ -193,7 +203,8 @@ class PriceList {
 int bench(const Flags& flags) {
   const bool server = !flags.server.empty() || !flags.uds.empty();
   if (server && (flags.local || flags.price))
-    return fail("bench", absl::InvalidArgumentError(absl::StrCat(flags.local ? "--local" : "--price", ": runs in this process, without --server or --uds")));
+    return fail("bench", absl::InvalidArgumentError(absl::StrCat(flags.local ? "--local" : "--price",
+                                                                 ": runs in this process, without --server or --uds")));
   if (server) return bench_server(flags);
   if (!flags.price) return bench_local(flags);
   PriceList prices(flags);
@@ -213,18 +224,28 @@ void add_bench(CLI::App& program, Commands& commands) {
   for (const CLI::Option* option : app->get_options())
     if (option != seed && option != app->get_help_ptr()) flags->engine_only.push_back(option);
   app->remove_option(seed);
-  app->add_option("--server,-s", flags->server, "bench this running server instead of an engine in this process")->option_text("HOST:PORT");
+  app->add_option("--server,-s", flags->server, "bench this running server instead of an engine in this process")
+      ->option_text("HOST:PORT");
   app->add_option("--uds", flags->uds, "the same, on a Unix socket")->option_text("PATH");
-  app->add_flag("--local", flags->local, "an engine in this process, with the flags of a rank: the default without --server or --uds");
+  app->add_flag("--local", flags->local,
+                "an engine in this process, with the flags of a rank: the default without --server or --uds");
   app->add_option("--wait", flags->wait, "seconds to wait for the server to be ready")->check(CLI::PositiveNumber);
   app->add_option("--timeout", flags->timeout, "deadline of a request in seconds")->check(CLI::PositiveNumber);
-  app->add_option("--num-prompts", load.num_prompts, "requests; of a trace: the first ones")->check(CLI::PositiveNumber)->capture_default_str();
-  app->add_option("--request-rate", load.request_rate, "arrivals a second in the mean, Poisson; inf = all at once")->capture_default_str();
-  app->add_option("--random-input-len", load.random_input_len, "tokens of a prompt")->check(CLI::PositiveNumber)->capture_default_str();
-  app->add_option("--random-output-len", load.random_output_len, "tokens of an answer")->check(CLI::PositiveNumber)->capture_default_str();
-  app->add_option("--trace-file", load.trace_file,
-                  "arrivals and lengths from a CSV with TIMESTAMP,ContextTokens,GeneratedTokens (Azure's LLM traces); lengths are cut "
-                  "to the model's context")
+  app->add_option("--num-prompts", load.num_prompts, "requests; of a trace: the first ones")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--request-rate", load.request_rate, "arrivals a second in the mean, Poisson; inf = all at once")
+      ->capture_default_str();
+  app->add_option("--random-input-len", load.random_input_len, "tokens of a prompt")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--random-output-len", load.random_output_len, "tokens of an answer")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option(
+         "--trace-file", load.trace_file,
+         "arrivals and lengths from a CSV with TIMESTAMP,ContextTokens,GeneratedTokens (Azure's LLM traces); lengths are cut "
+         "to the model's context")
       ->option_text("FILE");
   app->add_option("--trace-speedup", load.trace_speedup, "the trace's clock runs this much faster")->check(CLI::PositiveNumber);
   app->add_option("--temperature", load.temperature, "of every request; 0 = greedy")->check(CLI::NonNegativeNumber);
@@ -232,7 +253,9 @@ void add_bench(CLI::App& program, Commands& commands) {
   app->add_flag("--price", flags->price,
                 "the same load by turns on this engine and on two that add in whatever order comes (rank-order-all-reduce, "
                 "fixed-split-count): what invariance costs");
-  app->add_option("--price-rounds", flags->price_rounds, "rounds measured, after one that warms up")->check(CLI::Range(1, 1000))->capture_default_str();
+  app->add_option("--price-rounds", flags->price_rounds, "rounds measured, after one that warms up")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   app->add_flag("--json", flags->json, "one JSON line, with the keys of `vllm bench serve`");
   app->footer(
       "Examples:\n"

@@ -25,7 +25,8 @@ struct Arrival {
 std::optional<double> parse_time(const std::string& text) {
   int year, month, day, hour, minute, read = 0;
   double second;
-  if (std::sscanf(text.c_str(), "%d-%d-%d %d:%d:%lf%n", &year, &month, &day, &hour, &minute, &second, &read) != 6) return std::nullopt;
+  if (std::sscanf(text.c_str(), "%d-%d-%d %d:%d:%lf%n", &year, &month, &day, &hour, &minute, &second, &read) != 6)
+    return std::nullopt;
   if (static_cast<size_t>(read) != text.size()) return std::nullopt;
   const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
                                          std::chrono::day(static_cast<unsigned>(day))};
@@ -43,8 +44,8 @@ absl::StatusOr<std::vector<Arrival>> read_trace(const LoadOptions& o) {
   const auto column = [&](const char* name) { return std::find(header.begin(), header.end(), name) - header.begin(); };
   const size_t time = column("TIMESTAMP"), prompt = column("ContextTokens"), output = column("GeneratedTokens");
   if (std::max({time, prompt, output}) == header.size())
-    return absl::InvalidArgumentError(absl::StrCat("--trace-file ", o.trace_file,
-                                                   ":1: the columns TIMESTAMP, ContextTokens and GeneratedTokens are wanted"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--trace-file ", o.trace_file, ":1: the columns TIMESTAMP, ContextTokens and GeneratedTokens are wanted"));
   std::vector<Arrival> arrivals;
   for (int number = 2; static_cast<int64_t>(arrivals.size()) < o.num_prompts && std::getline(in, line); ++number) {
     const std::vector<std::string> cells = absl::StrSplit(absl::StripSuffix(line, "\r"), ',');
@@ -53,7 +54,8 @@ absl::StatusOr<std::vector<Arrival>> read_trace(const LoadOptions& o) {
     const auto at = cells.size() == header.size() ? parse_time(cells[time]) : std::nullopt;
     if (!at || !absl::SimpleAtoi(cells[prompt], &a.prompt_tokens) || !absl::SimpleAtoi(cells[output], &a.output_tokens) ||
         a.prompt_tokens < 0 || a.output_tokens < 0)
-      return absl::InvalidArgumentError(absl::StrCat("--trace-file ", o.trace_file, ":", number, ": not a time and two counts: ", line));
+      return absl::InvalidArgumentError(
+          absl::StrCat("--trace-file ", o.trace_file, ":", number, ": not a time and two counts: ", line));
     a.at = *at;
     arrivals.push_back(a);
   }
@@ -82,7 +84,8 @@ absl::StatusOr<std::vector<Arrival>> random_arrivals(const LoadOptions& o, std::
 
 absl::StatusOr<LoadPlan> plan_load(const LoadOptions& o, const LoadLimits& limits) {
   if (limits.vocab_size < 1 || limits.max_model_len < 2)
-    return absl::InvalidArgumentError(absl::StrCat("the model has ", limits.vocab_size, " tokens and ", limits.max_model_len, " positions"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model has ", limits.vocab_size, " tokens and ", limits.max_model_len, " positions"));
   if (!(o.trace_speedup > 0 && std::isfinite(o.trace_speedup)))
     return absl::InvalidArgumentError(absl::StrCat("--trace-speedup ", o.trace_speedup, ": must be above 0"));
   if (o.trace_file.empty() && o.random_input_len + o.random_output_len > limits.max_model_len)
@@ -101,7 +104,8 @@ absl::StatusOr<LoadPlan> plan_load(const LoadOptions& o, const LoadLimits& limit
     p.prompt_tokens = std::clamp<int64_t>(a.prompt_tokens, 1, limits.max_model_len - p.output_tokens);
     plan.clipped += p.output_tokens < a.output_tokens || p.prompt_tokens < a.prompt_tokens;
     auto& ids = *p.request.mutable_prompt_token_ids()->mutable_ids();
-    for (int64_t i = 0; i < p.prompt_tokens; ++i) ids.Add(static_cast<int32_t>(random() % static_cast<uint64_t>(limits.vocab_size)));
+    for (int64_t i = 0; i < p.prompt_tokens; ++i)
+      ids.Add(static_cast<int32_t>(random() % static_cast<uint64_t>(limits.vocab_size)));
     v1::SamplingParams& s = *p.request.mutable_sampling_params();
     s.set_max_tokens(static_cast<uint32_t>(p.output_tokens));
     s.set_ignore_eos(true);  // the load decides how long an answer is

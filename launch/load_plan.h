@@ -1,5 +1,5 @@
-// What a load test asks for, and when: random prompts that arrive at random, or a recorded trace. Made from the flags alone, so that
-// two runs with equal flags ask the same.
+// What a load test asks for, and when: random prompts that arrive at random, or a recorded trace. Made from the flags alone, so
+// that two runs with equal flags ask the same.
 #pragma once
 
 #include <cstdint>

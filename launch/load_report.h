@@ -37,8 +37,8 @@ std::string to_text(const LoadReport& report);
 // Price of invariance: the same load, round after round, on the honest engine and on an arm that is free to add in any order.
 struct Price {
   std::string arm;
-  // Percent of throughput the honest engine lacks, over the rounds: negative = it is the faster one. Against the clock, and against
-  // processor time, which other work on the machine disturbs less.
+  // Percent of throughput the honest engine lacks, over the rounds: negative = it is the faster one. Against the clock, and
+  // against processor time, which other work on the machine disturbs less.
   double median = 0, least = 0, most = 0;
   double cpu_median = 0;
   double honest_rate = 0, arm_rate = 0;  // tokens per second, medians

@@ -15,8 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr double kGivingUp = 30;      // seconds a target has to end what it was told to give up
-constexpr double kShowEvery = 0.1;    // seconds
+constexpr double kGivingUp = 30;    // seconds a target has to end what it was told to give up
+constexpr double kShowEvery = 0.1;  // seconds
 
 double cpu_seconds() {
   rusage u;
@@ -114,8 +114,9 @@ LoadResult run_load(const LoadPlan& plan, const LoadTarget& target, double timeo
   for (size_t i = 0; i < plan.requests.size(); ++i) {
     const double at = plan.requests[i].at;
     if (run->now() < at) run->wait(at, i);
-    target.start(plan.requests[i].request, [run, i, at](const v1::GenerateResponse& r) { run->response(i, at, r); },
-                 [run, i, at](const absl::Status& status) { run->done(i, at, status); });
+    target.start(
+        plan.requests[i].request, [run, i, at](const v1::GenerateResponse& r) { run->response(i, at, r); },
+        [run, i, at](const absl::Status& status) { run->done(i, at, status); });
   }
   const double last = plan.requests.empty() ? 0 : plan.requests.back().at;
   if (!run->wait(last + timeout, plan.requests.size())) {

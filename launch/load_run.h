@@ -31,8 +31,8 @@ struct RequestTimes {
 };
 
 struct LoadResult {
-  double seconds = 0;      // from the start to the last answer
-  double cpu_seconds = 0;  // of this process
+  double seconds = 0;                  // from the start to the last answer
+  double cpu_seconds = 0;              // of this process
   std::vector<RequestTimes> requests;  // in the plan's order
 };
 

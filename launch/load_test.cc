@@ -42,7 +42,8 @@ TEST(LoadPlan, EqualSeedsMakeEqualLoadsOthersDoNot) {
 }
 
 TEST(LoadPlan, ArrivalsArePoisson) {
-  const LoadPlan plan = plan_load({.num_prompts = 20000, .request_rate = "8", .random_input_len = 1, .random_output_len = 1}, kLimits).value();
+  const LoadPlan plan =
+      plan_load({.num_prompts = 20000, .request_rate = "8", .random_input_len = 1, .random_output_len = 1}, kLimits).value();
   std::vector<double> gaps;
   double sum = 0, squares = 0;
   for (size_t i = 1; i < plan.requests.size(); ++i) {
@@ -88,8 +89,10 @@ class LoadTrace : public testing::Test {
 
 TEST_F(LoadTrace, ReplaysTimesAndLengths) {
   // As published: carriage returns, a fraction of seven digits, no line end at the end; midnight passes; one line comes early.
-  const auto read = plan("TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-30 23:59:58.5000000,10,4\r\n2023-12-01 00:00:02.5000000,20,5\r\n"
-                         "2023-12-01 00:00:00.0000000,500,200", 2);
+  const auto read = plan(
+      "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-30 23:59:58.5000000,10,4\r\n2023-12-01 00:00:02.5000000,20,5\r\n"
+      "2023-12-01 00:00:00.0000000,500,200",
+      2);
   ASSERT_TRUE(read.ok()) << read.status();
   ASSERT_EQ(read->requests.size(), 3u);
   EXPECT_DOUBLE_EQ(read->requests[0].at, 0);
@@ -104,7 +107,8 @@ TEST_F(LoadTrace, ReplaysTimesAndLengths) {
 }
 
 TEST_F(LoadTrace, TakesTheFirstRequestsAndAnyColumnOrder) {
-  const auto read = plan("ContextTokens,x,GeneratedTokens,TIMESTAMP\n3,?,2,2024-02-29 10:00:00\n4,?,2,2024-02-29 10:00:01\n", 1, 1);
+  const auto read =
+      plan("ContextTokens,x,GeneratedTokens,TIMESTAMP\n3,?,2,2024-02-29 10:00:00\n4,?,2,2024-02-29 10:00:01\n", 1, 1);
   ASSERT_TRUE(read.ok()) << read.status();
   ASSERT_EQ(read->requests.size(), 1u);
   EXPECT_EQ(read->requests[0].prompt_tokens, 3);
@@ -112,8 +116,9 @@ TEST_F(LoadTrace, TakesTheFirstRequestsAndAnyColumnOrder) {
 
 TEST_F(LoadTrace, RefusesNamingTheLine) {
   const std::string header = "TIMESTAMP,ContextTokens,GeneratedTokens\n", good = "2023-11-16 18:15:46.68,1,2\n";
-  for (const char* bad : {"2023-11-16 18:15:46.68,1\n", "2023-13-16 18:15:46,1,2\n", "2023-02-29 18:15:46,1,2\n", "2023-11-16 24:00:00,1,2\n",
-                          "2023-11-16 18:15:46x,1,2\n", "2023-11-16 18:15:46,-1,2\n", "2023-11-16 18:15:46,one,2\n"})
+  for (const char* bad :
+       {"2023-11-16 18:15:46.68,1\n", "2023-13-16 18:15:46,1,2\n", "2023-02-29 18:15:46,1,2\n", "2023-11-16 24:00:00,1,2\n",
+        "2023-11-16 18:15:46x,1,2\n", "2023-11-16 18:15:46,-1,2\n", "2023-11-16 18:15:46,one,2\n"})
     EXPECT_THAT(std::string(plan(header + good + bad).status().message()), HasSubstr(path_ + ":3")) << bad;
   EXPECT_THAT(std::string(plan("a,b\n1,2\n").status().message()), HasSubstr(path_ + ":1"));
   EXPECT_THAT(std::string(plan(header).status().message()), HasSubstr("no request"));
@@ -198,7 +203,10 @@ TEST(LoadRun, ATargetThatNeverAnswersIsToldToGiveUp) {
   const LoadPlan plan = plan_load({.num_prompts = 2, .random_input_len = 1, .random_output_len = 1}, kLimits).value();
   std::vector<std::function<void(const absl::Status&)>> open;
   const LoadTarget target{.start = [&](const v1::GenerateRequest&, auto, auto on_done) { open.push_back(on_done); },
-                          .give_up = [&] { for (const auto& done : open) done(absl::CancelledError("given up")); }};
+                          .give_up =
+                              [&] {
+                                for (const auto& done : open) done(absl::CancelledError("given up"));
+                              }};
   const LoadReport r = report_of(run_load(plan, target, 0.05, "test"));
   EXPECT_EQ(r.failed, 2);
   EXPECT_EQ(r.first_error, "given up");

@@ -107,7 +107,8 @@ double fma_rate(const Device& device, double seconds) {
 #endif
   const int threads = device.pool().threads();
   std::vector<float> results(threads * 64);
-  const double t = best_time(seconds, kWindow, [&] { device.pool().run(threads, [&](int64_t i) { results[i * 64] = chains(); }); });
+  const double t =
+      best_time(seconds, kWindow, [&] { device.pool().run(threads, [&](int64_t i) { results[i * 64] = chains(); }); });
   for (float r : results) kept = kept + static_cast<uint64_t>(r);
   return 2.0 * kRounds * kChains * lanes * threads / t;
 }

@@ -1,4 +1,5 @@
-// What this machine can do at most, measured in the same run and on the same threads as what is compared with it. For benches only.
+// What this machine can do at most, measured in the same run and on the same threads as what is compared with it. For benches
+// only.
 #pragma once
 
 #include <algorithm>
@@ -8,8 +9,8 @@
 
 namespace invar::ceilings {
 
-// Seconds of one call f(): the shortest window of at least `window` seconds within `seconds`, at least two windows. The machine may
-// be shared: short windows find the moments when nobody else runs.
+// Seconds of one call f(): the shortest window of at least `window` seconds within `seconds`, at least two windows. The machine
+// may be shared: short windows find the moments when nobody else runs.
 template <class F>
 double best_time(double seconds, double window, const F& f) {
   using Clock = std::chrono::steady_clock;
@@ -31,8 +32,8 @@ double best_time(double seconds, double window, const F& f) {
   return best;
 }
 
-// Rates of memory, over areas too large for any cache. A shared machine changes from second to second: measure by turns with what is
-// compared and take the best of each.
+// Rates of memory, over areas too large for any cache. A shared machine changes from second to second: measure by turns with what
+// is compared and take the best of each.
 class MemoryCeiling {
  public:
   explicit MemoryCeiling(const Device& device);

@@ -141,7 +141,9 @@ void GenerateStream::OnCancel() {
 
 void GenerateStream::OnDone() {
   state_->stream_closed();
-  const std::shared_ptr<GenerateStream> self = std::exchange(self_, nullptr);
+  std::shared_ptr<GenerateStream> self;  // outlives the lock on the mutex in it
+  std::lock_guard lock(mutex_);
+  self = std::exchange(self_, nullptr);
 }
 
 }  // namespace invar::rpc

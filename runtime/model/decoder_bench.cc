@@ -1,10 +1,10 @@
 // Speed and memory of one rank: Decoder::forward on a model shape, against ceilings measured in the same run on the same threads.
 //
-//   runtime_decoder_bench [CONFIG.JSON | FOLDER] [--threads N] [--isa ..] [--context N] [--prefill N] [--seconds S] [--profile ..]
+//   runtime_decoder_bench [CONFIG.JSON | FOLDER] [--threads N] [--isa ..] [--context N] [--prefill N] [--seconds S] [--profile
+//   ..]
 //
 // A config.json alone runs on seeded dummy weights, a folder on its safetensors. README.md says what the figures mean.
 #include <CLI/CLI.hpp>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -36,7 +36,9 @@ struct Options {
 // What must not be missed on kShape (memory: on any): README.md, "Speed".
 constexpr double kDecodeShare = 50, kPrefillShare = 40, kTcRate = 2e9, kOverhead = 200e6;
 
-std::string verdict(const char* wanted, bool reached) { return std::string("   ") + wanted + (reached ? ": reached" : ": MISSED"); }
+std::string verdict(const char* wanted, bool reached) {
+  return std::string("   ") + wanted + (reached ? ": reached" : ": MISSED");
+}
 
 // One decode step of batch 1 reads each of these once.
 double step_weight_bytes(const ModelConfig& c) {
@@ -44,8 +46,10 @@ double step_weight_bytes(const ModelConfig& c) {
   double n = static_cast<double>(c.vocab_size) * h;  // the head; of the embedding one row
   for (int64_t l = 0; l < c.num_layers; ++l) {
     n += 2 * h * hd * static_cast<double>(c.num_heads + c.num_kv_heads);
-    if (c.moe_layer[l]) n += h * static_cast<double>(c.moe.num_experts + 3 * c.moe.top_k * c.moe.intermediate_size);
-    else n += 3 * h * static_cast<double>(c.intermediate_size);
+    if (c.moe_layer[l])
+      n += h * static_cast<double>(c.moe.num_experts + 3 * c.moe.top_k * c.moe.intermediate_size);
+    else
+      n += 3 * h * static_cast<double>(c.intermediate_size);
   }
   return 2 * n;
 }
@@ -58,8 +62,7 @@ double prefill_operations(const ModelConfig& c, int64_t rows) {
   const double linears = (step_weight_bytes(c) / 2 - head) * n + head;
   double keys = 0;  // seen by all rows of a layer's query heads
   for (int64_t l = 0; l < c.num_layers; ++l)
-    for (int64_t r = 0; r < rows; ++r)
-      keys += static_cast<double>(c.window_of(l) > 0 ? std::min(r + 1, c.window_of(l)) : r + 1);
+    for (int64_t r = 0; r < rows; ++r) keys += static_cast<double>(c.window_of(l) > 0 ? std::min(r + 1, c.window_of(l)) : r + 1);
   return 2 * linears + 4 * keys * static_cast<double>(c.num_heads * c.head_dim);
 }
 
@@ -80,17 +83,18 @@ class Sequence {
   Sequence(const ModelConfig& config, KvSize kv) : config_(config), kv_(kv) {
     for (int64_t p = 0; p < kv.pages; ++p) table_.push_back(static_cast<int32_t>(p));
   }
-  // Tokens at positions [first, first + count); the last one's logits are wanted.
-  StepRows rows(int64_t first, int64_t count) const {
+  // Tokens at positions [first, first + count); the logits of the last `wanted` are.
+  StepRows rows(int64_t first, int64_t count, int64_t wanted = 1) const {
     StepRows r;
     for (int64_t p = first; p < first + count; ++p) {
-      r.tokens.push_back(static_cast<int32_t>(numerics::mix64(static_cast<uint64_t>(p)) % static_cast<uint64_t>(config_.vocab_size)));
+      r.tokens.push_back(
+          static_cast<int32_t>(numerics::mix64(static_cast<uint64_t>(p)) % static_cast<uint64_t>(config_.vocab_size)));
       r.positions.push_back(static_cast<int32_t>(p));
       r.sequences.push_back(0);
       r.slots.push_back(p);
     }
     r.page_tables = {table_};
-    r.logits = {count - 1};
+    for (int64_t i = std::max<int64_t>(0, count - wanted); i < count; ++i) r.logits.push_back(i);
     return r;
   }
   int64_t slots() const { return kv_.pages * kv_.page_size; }
@@ -115,7 +119,8 @@ struct Best {
   }
 };
 
-absl::Status measure(const Options& o, const ModelConfig& config, const WeightSource& weights, const DeviceOptions& device_options) {
+absl::Status measure(const Options& o, const ModelConfig& config, const WeightSource& weights,
+                     const DeviceOptions& device_options) {
   const bool tc = device_options.profile == Profile::kTc, wanted = o.model == kShape;
   const Device device(device_options);
   const auto transports = parallel::start_threads(1);
@@ -131,32 +136,42 @@ absl::Status measure(const Options& o, const ModelConfig& config, const WeightSo
     d.forward(rows, nullptr, [&](int64_t, int64_t, const float* logits) { finite = finite && logits[0] - logits[0] == 0; });
   };
   const StepRows step = sequence.rows(o.context, 1), prompt = sequence.rows(0, prompt_rows);
-  forward(sequence.rows(0, sequence.slots()));  // every key and value is there, every buffer has grown
-  const double held = static_cast<double>(d.weight_bytes() + d.kv_bytes()), now = process_bytes("VmRSS"), most = process_bytes("VmHWM");
+  forward(sequence.rows(0, sequence.slots(), 256));  // every key and value is there, every buffer has grown as far as it does
+  const double held = static_cast<double>(d.weight_bytes() + d.kv_bytes()), now = process_bytes("VmRSS"),
+               most = process_bytes("VmHWM");
 
   std::printf("\n%s, cpu %s, %d threads\n", std::string(name(device.profile())).c_str(), o.isa.c_str(), o.threads);
   {
     ceilings::MemoryCeiling memory(device);
     double read = 0;
-    const Best copy(o.seconds, [&] { forward(step); }, [&](double s) {
-      read = std::max(read, memory.read_rate(s / 2));
-      return memory.copy_rate(s);
-    });
+    const Best copy(
+        o.seconds, [&] { forward(step); },
+        [&](double s) {
+          read = std::max(read, memory.read_rate(s / 2));
+          return memory.copy_rate(s);
+        });
     const double bytes = step_weight_bytes(config) + kv_bytes_per_token(config) * static_cast<double>(o.context + 1);
     const double rate = bytes / copy.time, share = 100 * rate / copy.ceiling;
-    std::printf("  decode, batch 1, %5ld tokens before  %9.2f ms a step %7.1f GB/s     %3.0f %% of copy (%.1f GB/s), %.0f %% of read (%.1f GB/s)",
-                static_cast<long>(o.context), copy.time * 1e3, rate * 1e-9, share, copy.ceiling * 1e-9, 100 * rate / read, read * 1e-9);
+    std::printf(
+        "  decode, batch 1, %5ld tokens before  %9.2f ms a step %7.1f GB/s     %3.0f %% of copy (%.1f GB/s), %.0f %% of read "
+        "(%.1f GB/s)",
+        static_cast<long>(o.context), copy.time * 1e3, rate * 1e-9, share, copy.ceiling * 1e-9, 100 * rate / read, read * 1e-9);
     std::printf("%s\n", wanted && !tc ? verdict("50 % of copy", share >= kDecodeShare).c_str() : "");
   }
-  const Best fma(o.seconds, [&] { forward(prompt); }, [&](double s) { return ceilings::fma_rate(device, s); });
+  const Best fma(
+      o.seconds, [&] { forward(prompt); }, [&](double s) { return ceilings::fma_rate(device, s); });
   const double rate = prefill_operations(config, prompt_rows) / fma.time, share = 100 * rate / fma.ceiling;
-  std::printf("  prefill of %5ld tokens               %9.2f ms        %7.1f GFLOP/s ", static_cast<long>(prompt_rows), fma.time * 1e3,
-              rate * 1e-9);
-  if (tc) std::printf("%5.1f a core%s\n", rate / o.threads * 1e-9, wanted ? verdict("2 a core", rate / o.threads >= kTcRate).c_str() : "");
-  else std::printf("%3.0f %% of fma (%.0f GFLOP/s)%s\n", share, fma.ceiling * 1e-9, wanted ? verdict("40 % of fma", share >= kPrefillShare).c_str() : "");
+  std::printf("  prefill of %5ld tokens               %9.2f ms        %7.1f GFLOP/s ", static_cast<long>(prompt_rows),
+              fma.time * 1e3, rate * 1e-9);
+  if (tc)
+    std::printf("%5.1f a core%s\n", rate / o.threads * 1e-9,
+                wanted ? verdict("2 a core", rate / o.threads >= kTcRate).c_str() : "");
+  else
+    std::printf("%3.0f %% of fma (%.0f GFLOP/s)%s\n", share, fma.ceiling * 1e-9,
+                wanted ? verdict("40 % of fma", share >= kPrefillShare).c_str() : "");
   std::printf("  memory: %.1f MB resident (%.1f MB at most since loading began) = %.1f weights + %.1f KV + %.1f%s\n", now * 1e-6,
-              most * 1e-6, static_cast<double>(d.weight_bytes()) * 1e-6, static_cast<double>(d.kv_bytes()) * 1e-6, (now - held) * 1e-6,
-              verdict("200 MB", most - held <= kOverhead).c_str());
+              most * 1e-6, static_cast<double>(d.weight_bytes()) * 1e-6, static_cast<double>(d.kv_bytes()) * 1e-6,
+              (now - held) * 1e-6, verdict("200 MB", most - held <= kOverhead).c_str());
   if (!finite) return absl::InternalError("a logit is not a finite number");
   return absl::OkStatus();
 }
