@@ -26,7 +26,8 @@ inline constexpr int kContractVersion = 0;  // 0 = not frozen; the numerics id s
 enum class Profile : uint8_t { kPortable = 0, kTc = 1 };  // fp32 fma chains | Hopper tensor-core rule L16.F25.RZ
 
 inline constexpr int kTensorCoreGroup = 16;         // products added at once with the accumulator in kTc
-inline constexpr int kTensorCoreFractionBits = 25;  // bits kept below the largest exponent of a group
+inline constexpr int kTensorCoreFractionBits = 25;  // bits kept below the largest exponent of a group ...
+inline constexpr int kTensorCoreLeastExponent = -133;  // ... which counts as at least this
 inline constexpr int kColumnLeafPortable = 256;     // leaf of a column-parallel linear, in k
 inline constexpr int kColumnLeafTc = 512;
 inline constexpr int kRowLeafPortable = 256;  // leaf inside a segment of a row-parallel linear; kTc: the whole segment
@@ -100,15 +101,26 @@ inline constexpr float kExp2[kExp2Degree] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f, 0x1
                                              0x1.3b2d4cp-7f, 0x1.5f3e52p-10f, 0x1.41fbbap-13f};
 inline constexpr float kRoundMagic = 0x1.8p+23f;  // adding it rounds |x| < 2^22 to an integer, ties to even
 
+// p = fma(p, x, c) with the coefficients I, I - 1 .. 0. A template, so that each is a constant: device code cannot read the arrays.
+template <const auto& Coefficients, int I>
+INVAR_HD float horner(float p, float x) {
+  if constexpr (I < 0) {
+    return p;
+  } else {
+    constexpr float c = Coefficients[I];
+    return horner<Coefficients, I - 1>(fma(p, x, c), x);
+  }
+}
+
 // 2^x = P(x - n) * 2^n with n = RN(x). Below -126: +0. From 128 on: +inf. Horner, fma at each step.
-INVAR_HD float exp2_with(const float* c, int degree, float x) {
+template <const auto& Coefficients, int Degree>
+INVAR_HD float exp2_with(float x) {
   if (x < -126.0f) return 0.0f;
   if (x >= 128.0f) return bits_float(0x7f800000u);
   const float t = add(x, kRoundMagic);
   const float f = sub(x, sub(t, kRoundMagic));
-  float p = c[degree - 1];
-  for (int i = degree - 2; i >= 0; --i) p = fma(p, f, c[i]);
-  p = fma(p, f, 1.0f);
+  constexpr float highest = Coefficients[Degree - 1];
+  const float p = fma(horner<Coefficients, Degree - 2>(highest, f), f, 1.0f);
   // n sits in the low bits of t; adding it to the exponent field is exact because p is in [0.7, 1.42] and n >= -126 ...
   const int n = static_cast<int>(float_bits(t) - float_bits(kRoundMagic));
   // ... except that p < 1 with n = -126 would be subnormal: two exact scalings instead of one (flush there is part of E).
@@ -117,9 +129,9 @@ INVAR_HD float exp2_with(const float* c, int degree, float x) {
   return bits_float(float_bits(p) + (static_cast<uint32_t>(n) << 23));
 }
 // E of the contract: accurate; used by the sigmoid, the router and the vocabulary softmax.
-INVAR_HD float exp2(float x) { return exp2_with(kExp2, kExp2Degree, x); }
+INVAR_HD float exp2(float x) { return exp2_with<kExp2, kExp2Degree>(x); }
 // The attention's E: the result is rounded to bf16 or summed among such.
-INVAR_HD float exp2_fast(float x) { return exp2_with(kExp2Fast, kExp2FastDegree, x); }
+INVAR_HD float exp2_fast(float x) { return exp2_with<kExp2Fast, kExp2FastDegree>(x); }
 
 // ln(x) for positive normal x: x = m * 2^e, m in [sqrt(1/2), sqrt(2)); ln x = e * ln2 + t + t^2 * Q(t), t = m - 1. Error 3e-8.
 inline constexpr float kLn1p[8] = {-0x1.fffff4p-2f, 0x1.5556e8p-2f, -0x1.0006c6p-2f, 0x1.98da1ep-3f,
@@ -128,8 +140,8 @@ INVAR_HD float ln(float x) {
   const uint32_t u = float_bits(x) - 0x3f3504f3u;  // bits of sqrt(1/2)
   const int e = static_cast<int>(u) >> 23;
   const float t = sub(bits_float((u & 0x7fffffu) + 0x3f3504f3u), 1.0f);
-  float q = kLn1p[7];
-  for (int i = 6; i >= 0; --i) q = fma(q, t, kLn1p[i]);
+  constexpr float highest = kLn1p[7];
+  const float q = horner<kLn1p, 6>(highest, t);
   return fma(static_cast<float>(e), kLn2, fma(mul(t, t), q, t));
 }
 
@@ -166,9 +178,10 @@ INVAR_HD int64_t segment_begin(int64_t k, int64_t unit, int i) { return unit * (
 // ---------------------------------------------------------------- tensor-core rule (scalar; see linear/tensor_core.h for vectors)
 
 // One k16 step: 16 products and the accumulator meet at once. Terms are aligned to the largest exponent (of a product: the
-// sum of the operands' exponent fields, not normalised; subnormals count as exponent 1), cut toward zero to 25 bits below
-// it, added exactly, and the sum is cut toward zero to fp32. Measured on H100 with normal, subnormal, zero, overflowing and
-// non-finite operands (tests/golden/tensor_core_steps.bin): overflow gives infinity, NaN is 0x7fffffff, a zero sum is +0.
+// sum of the operands' exponent fields, not normalised; subnormals count as exponent 1) or to 2^-133 if that is larger, cut
+// toward zero to 25 bits below it, added exactly, and the sum is cut toward zero to fp32. Measured on H100 with normal,
+// subnormal, zero, overflowing and non-finite operands (tests/golden/tensor_core_steps.bin): overflow gives infinity, NaN is
+// 0x7fffffff, a result that is zero or was cut to zero is +0.
 // `count` < 16 pads with zeros, which changes no bit.
 INVAR_HD float tensor_core_step(float acc, const Bf16* a, const Bf16* b, int count) {
   constexpr int kNone = -100000;
@@ -212,6 +225,7 @@ INVAR_HD float tensor_core_step(float acc, const Bf16* a, const Bf16* b, int cou
   if (plus_inf) return bits_float(0x7f800000u);
   if (minus_inf) return bits_float(0xff800000u);
   if (largest == kNone) return 0.0f;
+  if (largest < kTensorCoreLeastExponent) largest = kTensorCoreLeastExponent;
   const int quantum = largest - kTensorCoreFractionBits;
   int64_t sum = 0;  // at most 17 * 2^27
   for (int i = 0; i <= count; ++i) {
@@ -230,6 +244,7 @@ INVAR_HD float tensor_core_step(float acc, const Bf16* a, const Bf16* b, int cou
   const bool subnormal = e < -126;
   const int drop = (subnormal ? -149 : e - 23) - quantum;  // bits below the last one kept
   const uint64_t kept = drop >= 0 ? (drop > 63 ? 0 : u >> drop) : u << -drop;
+  if (!kept) return 0.0f;
   return bits_float(sign | (subnormal ? static_cast<uint32_t>(kept)
                                       : (static_cast<uint32_t>(e + 127) << 23) | (static_cast<uint32_t>(kept) & 0x7fffffu)));
 }

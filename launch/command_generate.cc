@@ -146,7 +146,7 @@ void add_generate(CLI::App& program, Commands& commands) {
   app->add_option("--prompt,-p", flags->prompts, "a greedy request for this text, instead of --input; may be repeated")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
-  app->add_option("--max-tokens,-n", flags->max_tokens, "with --prompt")->check(CLI::PositiveNumber);
+  app->add_option("--max-tokens,-n", flags->max_tokens, "with --prompt")->check(CLI::Range(int64_t{1}, int64_t{UINT32_MAX}));
   app->add_flag("--receipts", flags->receipts, "put a receipt into every answer, for `invar verify`");
   app->footer(
       "Examples:\n"

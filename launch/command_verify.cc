@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "launch/commands.h"
 #include "launch/local_engine.h"
 #include "runtime/receipt/receipt.h"
@@ -75,6 +76,7 @@ v1::GenerateRequest replay_of(const v1::Receipt& receipt, size_t number) {
   *r.mutable_prompt_token_ids()->mutable_ids() = receipt.prompt_token_ids();
   *r.mutable_sampling_params() = receipt.sampling_params();
   *r.mutable_forced_token_ids()->mutable_ids() = receipt.output_token_ids();
+  r.set_forced_choice(receipt.choice());
   return r;
 }
 
@@ -84,6 +86,8 @@ int verify(const Flags& flags) {
     const absl::Status read = read_claims(file, claims);
     if (!read.ok()) return fail("verify", read);
   }
+  if (claims.empty())  // "all equal" would be a lie
+    return fail("verify", absl::InvalidArgumentError(absl::StrCat(absl::StrJoin(flags.files, ", "), ": no receipt")));
   auto local = start_local_engine(flags.ranks, flags.engine);
   if (!local.ok()) return fail("verify", local.status());
   const ReplicaFacts& facts = local->engine->facts();
@@ -100,16 +104,12 @@ int verify(const Flags& flags) {
       ++differ;
       // A receipt that contradicts itself may still say where: go on and compare what can be compared.
     }
-    if (!answers[i].ok() || static_cast<int>(receipt.choice()) >= answers[i]->choices_size()) {
-      if (answers[i].ok()) {
-        ++differ;
-        continue;
-      }
+    if (!answers[i].ok()) {
       std::printf("%s: cannot be recomputed: %s\n", claims[i].where.c_str(), std::string(answers[i].status().message()).c_str());
       ++differ;
       continue;
     }
-    const v1::ChoiceDelta& choice = answers[i]->choices(static_cast<int>(receipt.choice()));
+    const v1::ChoiceDelta& choice = answers[i]->choices(0);  // the only one that was asked for
     const std::vector<int32_t> draws(choice.draws().begin(), choice.draws().end());
     const std::vector<uint64_t> hashes(choice.logits_hashes().begin(), choice.logits_hashes().end());
     const ReceiptVerdict verdict =

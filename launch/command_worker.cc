@@ -80,7 +80,8 @@ void add_worker(CLI::App& program, Commands& commands) {
       "Every rank gets the same flags as the coordinator's layout. Example, on the login node of a cluster:\n"
       "  invar serve --model FOLDER --tp 4 --transport mpi --external-ranks --worker-address 0.0.0.0:50052\n"
       "  mpirun -np 4 --hostfile HOSTS invar worker --model FOLDER --tp 4 --coordinator LOGIN:50052\n"
-      "  srun --mpi=pmix -n 4 invar worker --model FOLDER --tp 4 --coordinator LOGIN:50052");
+      "  srun --mpi=pmix -n 4 invar worker --model FOLDER --tp 4 --coordinator LOGIN:50052   in place of mpirun; pmi2 does not do\n"
+      "One dead rank ends all ranks of its mpirun or srun, and then the coordinator: run both under a supervisor (docs/cluster.md).");
   commands[app] = [flags] { return worker(*flags); };
 }
 

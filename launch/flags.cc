@@ -29,8 +29,16 @@ void add_flags(CLI::App& app, LayoutFlags& f) {
 }
 
 void add_flags(CLI::App& app, DeviceFlags& f) {
-  app.add_option("--profile", f.profile, "matrix arithmetic: portable (fp32 fma chains) or tc (Hopper tensor cores, emulated on a CPU)")
-      ->check(CLI::IsMember({"portable", "tc"}));
+  app.add_option("--device", f.device, "cuda: a GPU a rank; auto: cuda where this build and this machine have it, else cpu")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  app.add_option("--exchange", f.exchange, "how GPU memory moves between ranks: nccl, or host (through the transport); auto: nccl where "
+                                           "each rank has a GPU of its own")
+      ->check(CLI::IsMember({"auto", "host", "nccl"}));
+  app.add_flag("--enforce-eager", f.enforce_eager, "no CUDA graphs; the bits are the same");
+  app.add_option("--profile", f.profile,
+                 "matrix arithmetic: portable (fp32 fma chains) or tc (Hopper tensor cores, emulated on a CPU); auto: tc with --device "
+                 "cuda, portable with cpu. Answers of the two differ")
+      ->check(CLI::IsMember({"auto", "portable", "tc"}));
   app.add_option("--threads,-t", f.threads, "threads of a rank; 0 = the cores of this machine shared among its ranks")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--isa", f.isa, "vector path; the bits are the same on each")
@@ -42,8 +50,10 @@ void add_flags(CLI::App& app, DeviceFlags& f) {
 void add_flags(CLI::App& app, CacheFlags& f) {
   app.add_option("--block-size", f.block_size, "tokens in a KV page, a multiple of 16");
   app.add_option("--num-gpu-blocks-override", f.num_blocks, "KV pages per rank; 0 = as many as --kv-cache-memory-bytes holds");
-  app.add_option("--kv-cache-memory-bytes", f.kv_cache_bytes, "KV memory of a rank, e.g. 512MB; 0 = 1 GiB or what can be used")
+  app.add_option("--kv-cache-memory-bytes", f.kv_cache_bytes, "KV memory of a rank, e.g. 512MB; 0 = what a GPU's share leaves, on a CPU 1 GiB or what can be used")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--gpu-memory-utilization", f.gpu_memory_utilization, "share of a GPU's memory that the ranks on it take together")
+      ->check(CLI::Range(0.01, 1.0));
 }
 
 void add_flags(CLI::App& app, EngineFlags& f) {
@@ -73,9 +83,21 @@ void add_flags(CLI::App& app, RankFlags& f) {
   add_flags(app, f.trace);
 }
 
+namespace {
+
+// The demo model: of the source tree the program was built from, or of the bundle it lies in.
+std::filesystem::path default_model() {
+  std::error_code error;
+  const std::filesystem::path built = INVAR_DEFAULT_MODEL, program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::filesystem::path bundled = program.parent_path().parent_path() / "share" / "invar" / "models" / built.filename();
+  return !std::filesystem::exists(built, error) && std::filesystem::exists(bundled, error) ? bundled : built;
+}
+
+}  // namespace
+
 absl::StatusOr<ModelOptions> model_options(const ModelFlags& f) {
   ModelOptions o;
-  o.path = f.model.empty() ? std::filesystem::path(INVAR_DEFAULT_MODEL) : std::filesystem::path(f.model);
+  o.path = f.model.empty() ? default_model() : std::filesystem::path(f.model);
   if (!std::filesystem::exists(o.path))
     return absl::NotFoundError(f.model.empty()
                                    ? absl::StrCat("the demo model is not at ", o.path.string(), "; name a model with --model FOLDER")
@@ -88,12 +110,19 @@ absl::StatusOr<ModelOptions> model_options(const ModelFlags& f) {
 absl::StatusOr<RankOptions> rank_options(const RankFlags& f, const EngineOptions& engine, int local_ranks) {
   RankOptions o;
   o.layout = f.layout.layout;
-  auto profile = parse_profile(f.device.profile);
-  if (!profile.ok()) return profile.status();
+  if (f.device.device == "cuda" || (f.device.device == "auto" && Device::cuda_devices() > 0)) o.device.backend = Backend::kCuda;
+  if (f.device.profile == "auto") {
+    o.device.profile = o.device.backend == Backend::kCuda ? Profile::kTc : Profile::kPortable;
+  } else {
+    auto profile = parse_profile(f.device.profile);
+    if (!profile.ok()) return profile.status();
+    o.device.profile = *profile;
+  }
   auto arm = parse_control_arm(f.device.control_arm);
   if (!arm.ok()) return arm.status();
-  o.device.profile = *profile;
   o.device.control_arm = *arm;
+  o.exchange = f.device.exchange == "host" ? Exchange::kHost : f.device.exchange == "nccl" ? Exchange::kNccl : Exchange::kAuto;
+  o.record_decode = !f.device.enforce_eager;
   if (f.device.isa != "auto") {
     const Isa isa = f.device.isa == "scalar" ? Isa::kScalar : f.device.isa == "avx2" ? Isa::kAvx2 : Isa::kAvx512;
     if (isa > detect_isa())
@@ -105,7 +134,9 @@ absl::StatusOr<RankOptions> rank_options(const RankFlags& f, const EngineOptions
   o.page_size = f.cache.block_size;
   o.pages = f.cache.num_blocks;
   o.kv_cache_bytes = f.cache.kv_cache_bytes;
+  o.gpu_memory_utilization = f.cache.gpu_memory_utilization;
   o.max_num_seqs = engine.max_num_seqs;
+  o.max_num_batched_tokens = engine.max_num_batched_tokens;
   o.max_model_len = f.model.max_model_len;
   o.trace = f.trace.path;
   o.trace_detail = f.trace.detail == "digests" ? TraceDetail::kDigests : TraceDetail::kValues;
@@ -131,7 +162,7 @@ std::vector<std::string> worker_arguments(const RankFlags& f, const EngineOption
   std::vector<std::string> a;
   const auto add = [&](const char* flag, const std::string& value) { a.insert(a.end(), {flag, value}); };
   // Ranks of another folder get the path as this process sees it.
-  add("--model", f.model.model.empty() ? INVAR_DEFAULT_MODEL : std::filesystem::absolute(f.model.model).string());
+  add("--model", f.model.model.empty() ? default_model().string() : std::filesystem::absolute(f.model.model).string());
   add("--load-format", f.model.load_format);
   add("--dummy-seed", absl::StrCat(f.model.dummy_seed));
   add("--max-model-len", absl::StrCat(f.model.max_model_len));
@@ -139,6 +170,9 @@ std::vector<std::string> worker_arguments(const RankFlags& f, const EngineOption
   add("--pipeline-parallel-size", absl::StrCat(f.layout.layout.pp));
   add("--expert-parallel-size", absl::StrCat(f.layout.layout.ep));
   add("--data-parallel-size", absl::StrCat(f.layout.layout.dp));
+  add("--device", f.device.device);
+  add("--exchange", f.device.exchange);
+  if (f.device.enforce_eager) a.push_back("--enforce-eager");
   add("--profile", f.device.profile);
   add("--isa", f.device.isa);
   add("--control-arm", f.device.control_arm);
@@ -146,7 +180,9 @@ std::vector<std::string> worker_arguments(const RankFlags& f, const EngineOption
   add("--block-size", absl::StrCat(f.cache.block_size));
   add("--num-gpu-blocks-override", absl::StrCat(f.cache.num_blocks));
   add("--kv-cache-memory-bytes", absl::StrCat(f.cache.kv_cache_bytes));
+  add("--gpu-memory-utilization", absl::StrCat(f.cache.gpu_memory_utilization));
   add("--max-num-seqs", absl::StrCat(engine.max_num_seqs));
+  add("--max-num-batched-tokens", absl::StrCat(engine.max_num_batched_tokens));
   if (!f.trace.path.empty()) {
     add("--trace", std::filesystem::absolute(f.trace.path).string());
     add("--trace-detail", f.trace.detail);

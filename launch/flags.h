@@ -26,7 +26,10 @@ struct LayoutFlags {
   std::string transport = "threads";
 };
 struct DeviceFlags {
-  std::string profile = "portable";
+  std::string device = "auto";
+  std::string exchange = "auto";
+  bool enforce_eager = false;
+  std::string profile = "auto";
   std::string isa = "auto";
   std::string control_arm = "none";
   int threads = 0;  // of a rank; 0 = this machine's cores shared among the ranks on it
@@ -35,6 +38,7 @@ struct CacheFlags {
   int64_t block_size = 16;
   int64_t num_blocks = 0;
   int64_t kv_cache_bytes = 0;
+  double gpu_memory_utilization = 0.9;
 };
 struct EngineFlags {
   EngineOptions options;

@@ -44,11 +44,24 @@ absl::StatusOr<LocalEngine> start_local_engine(const RankFlags& flags, const Eng
   return local;
 }
 
+namespace {
+
+// Choices in order of their index; a request may have asked for one of them only.
+v1::ChoiceDelta* choice_of(uint32_t index, v1::GenerateResponse& whole) {
+  int at = 0;
+  while (at < whole.choices_size() && whole.choices(at).index() < index) ++at;
+  if (at < whole.choices_size() && whole.choices(at).index() == index) return whole.mutable_choices(at);
+  whole.add_choices()->set_index(index);
+  for (int i = whole.choices_size() - 1; i > at; --i) whole.mutable_choices()->SwapElements(i, i - 1);
+  return whole.mutable_choices(at);
+}
+
+}  // namespace
+
 void append_response(v1::GenerateResponse& whole, const v1::GenerateResponse& delta) {
   whole.set_request_id(delta.request_id());
   for (const v1::ChoiceDelta& d : delta.choices()) {
-    while (whole.choices_size() <= static_cast<int>(d.index())) whole.add_choices()->set_index(whole.choices_size() - 1);
-    v1::ChoiceDelta* to = whole.mutable_choices(static_cast<int>(d.index()));
+    v1::ChoiceDelta* to = choice_of(d.index(), whole);
     to->mutable_text()->append(d.text());
     to->mutable_token_ids()->MergeFrom(d.token_ids());
     to->mutable_logprobs()->MergeFrom(d.logprobs());

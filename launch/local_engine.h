@@ -23,7 +23,8 @@ struct LocalEngine {
 // Loads everything; progress goes to a terminal on stderr. Errors name the flag or file.
 absl::StatusOr<LocalEngine> start_local_engine(const RankFlags& ranks, const EngineFlags& engine);
 
-// Adds a response's deltas to `whole`: texts, ids, log-probabilities and hashes concatenate, the last words win.
+// Adds a response's deltas to `whole`: texts, ids, log-probabilities and hashes concatenate, the last words win. Choices are in
+// order of their index.
 void append_response(v1::GenerateResponse& whole, const v1::GenerateResponse& delta);
 
 // Submits all requests at once and waits for all answers, in request order.

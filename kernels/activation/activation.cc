@@ -1,5 +1,6 @@
 #include "kernels/activation/activation.h"
 
+#include "kernels/activation/cuda/activation.h"
 #include "kernels/activation/schedules.h"
 #include "kernels/lanes/row_split.h"
 
@@ -23,6 +24,8 @@ void silu_mul_reference(const SiluMul& problem) { silu_mul_scalar(problem, 0, pr
 void residual_add_reference(Bf16* x, const Bf16* y, int64_t count) { residual_scalar(x, y, 0, count); }
 
 void silu_mul(const Device& device, const SiluMul& problem) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return cuda::silu_mul(device, problem);
   const auto schedule = device.isa() == Isa::kAvx512 ? activation_schedule::silu_mul_avx512
                         : device.isa() == Isa::kAvx2 ? activation_schedule::silu_mul_avx2
                                                      : silu_mul_scalar;
@@ -30,6 +33,8 @@ void silu_mul(const Device& device, const SiluMul& problem) {
 }
 
 void residual_add(const Device& device, Bf16* x, const Bf16* y, int64_t count) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return cuda::residual_add(device, x, y, count);
   const auto schedule = device.isa() == Isa::kAvx512 ? activation_schedule::residual_avx512
                         : device.isa() == Isa::kAvx2 ? activation_schedule::residual_avx2
                                                      : residual_scalar;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/attention/attention_order.h"
+#include "kernels/attention/cuda/attention.h"
 #include "kernels/attention/schedules.h"
 #include "kernels/attention/sub_block.h"
 
@@ -40,13 +41,14 @@ struct Tile {
 std::vector<Tile> cut_into_tiles(const Attention& p) {
   std::vector<std::vector<int64_t>> heads_of(p.pages->kv_heads());
   for (int64_t h = 0; h < p.query_heads; ++h) heads_of[p.kv_head_of[h]].push_back(h);
-  std::vector<std::vector<int64_t>> rows_of(p.page_tables.size());
-  for (int64_t r = 0; r < p.rows; ++r) rows_of[p.sequences[r]].push_back(r);
+  const std::span<const int32_t> positions = p.step->host_positions(), sequences = p.step->host_sequences();
+  std::vector<std::vector<int64_t>> rows_of(p.step->sequence_count());
+  for (int64_t r = 0; r < p.step->rows(); ++r) rows_of[sequences[r]].push_back(r);
 
   std::vector<Tile> tiles;
   for (size_t sequence = 0; sequence < rows_of.size(); ++sequence) {
     std::vector<int64_t>& rows = rows_of[sequence];
-    std::stable_sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) { return p.positions[a] < p.positions[b]; });
+    std::stable_sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) { return positions[a] < positions[b]; });
     for (size_t kv_head = 0; kv_head < heads_of.size(); ++kv_head) {
       const std::vector<int64_t>& heads = heads_of[kv_head];
       if (heads.empty()) continue;
@@ -55,7 +57,7 @@ std::vector<Tile> cut_into_tiles(const Attention& p) {
         Tile tile{.sequence = static_cast<int32_t>(sequence), .kv_head = static_cast<int64_t>(kv_head)};
         tile.first_split = std::numeric_limits<int64_t>::max();
         for (size_t i = first; i < std::min(rows.size(), first + rows_per_tile); ++i) {
-          const KeyRange keys = visible_keys(p.positions[rows[i]], p.window);
+          const KeyRange keys = visible_keys(positions[rows[i]], p.window);
           tile.first_split = std::min(tile.first_split, keys.begin / kSplit);
           tile.last_key = std::max(tile.last_key, keys.end);
           for (const int64_t head : heads) {
@@ -192,7 +194,7 @@ class TileRun {
 
   // Only sub-blocks that hold a visible key are looked up: elsewhere the page table may end, or name a page that was given away.
   void find_sub_blocks(int64_t split, KeyRange all) {
-    const std::span<const int32_t> table = p_.page_tables[tile_.sequence];
+    const std::span<const int32_t> table = p_.step->page_table(tile_.sequence);
     const int64_t page_size = p_.pages->page_size();
     const auto mapped = [&](int64_t key) { return table[key / page_size] >= 0; };
     const auto offset = [&](int64_t key) {
@@ -278,6 +280,8 @@ void run_by_splits(const Device& device, const Attention& problem, const std::ve
 }  // namespace
 
 void attention(const Device& device, const Attention& problem) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return cuda::attention(device, problem);
   if (device.isa() == Isa::kScalar) return attention_reference(device.profile(), problem);
   const std::vector<Tile> tiles = cut_into_tiles(problem);
   int64_t splits = 0, longest = 0;

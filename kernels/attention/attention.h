@@ -4,13 +4,14 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/attention/attention_step.h"
 #include "kernels/device/device.h"
 
 namespace invar {
 
 // Keys and values of one layer on one rank. The inner layout is the backend's own; a page is `page_size` token slots.
 // Slot s of page p is addressed as p * page_size + s. Slots never written hold zeros; what a slot holds that no query may see yet
-// (a page used before) changes no bit.
+// (a page used before) changes no bit, on a GPU as long as it is finite.
 class KvPages {
  public:
   KvPages() = default;
@@ -19,9 +20,9 @@ class KvPages {
   int64_t page_size() const { return page_size_; }  // a multiple of 16
   int64_t kv_heads() const { return kv_heads_; }
   int64_t head_dim() const { return head_dim_; }  // a multiple of 8
-  // Row r of k and v ([rows][kv_heads * head_dim], strides in elements) goes to slots[r].
+  // Row r of k and v ([rows][kv_heads * head_dim], strides in elements) goes to slots[r]. kCuda: a negative slot takes nothing.
   void write(const Device& device, int64_t rows, const Bf16* k, const Bf16* v, int64_t stride, const int64_t* slots);
-  Bf16 key(int64_t slot, int64_t head, int64_t d) const;  // for references and tests
+  Bf16 key(int64_t slot, int64_t head, int64_t d) const;  // for references and tests; kCuda: reads one element back, slowly
   Bf16 value(int64_t slot, int64_t head, int64_t d) const;
   Bf16* keys() const { return keys_.as<Bf16>(); }
   Bf16* values() const { return values_.as<Bf16>(); }
@@ -30,22 +31,19 @@ class KvPages {
  private:
   Buffer keys_;
   Buffer values_;
+  const Device* cuda_ = nullptr;  // kCuda: for key() and value()
   int64_t pages_ = 0, page_size_ = 0, kv_heads_ = 0, head_dim_ = 0;
 };
 
-// Row r is a query at absolute position positions[r] of sequence sequences[r]; it sees keys [0, position] (or the last `window`
-// of them). Local query head h reads local KV head kv_head_of[h] (several ranks may hold the same KV head).
+// Row r of the step sees the keys [0, position] of its sequence, or the last `window` of them. Local query head h reads local KV
+// head kv_head_of[h] (several ranks may hold the same KV head). kCuda: head_dim at most 256, at most 1024 query and 512 KV heads.
 struct Attention {
-  int64_t rows = 0;
   int64_t query_heads = 0;
   int64_t head_dim = 0;
   const Bf16* q = nullptr;  // [rows][query_heads * head_dim]
   int64_t q_stride = 0;
-  const int32_t* positions = nullptr;
-  const int32_t* sequences = nullptr;
-  // Per sequence: page of tokens [i * page_size, (i + 1) * page_size). Entries outside every row's window are not read.
-  std::span<const std::span<const int32_t>> page_tables;
-  std::span<const int32_t> kv_head_of;
+  const AttentionStep* step = nullptr;  // made for the same device and page size
+  std::span<const int32_t> kv_head_of;  // host
   const KvPages* pages = nullptr;
   int64_t window = 0;  // 0 = all keys
   float scale = 0;     // > 0; 1 / sqrt(head_dim) unless the model says otherwise

@@ -127,14 +127,13 @@ void run_case(const Device& device, const Case& c, double read, double copy, dou
     keys += c.window ? std::min<double>(static_cast<double>(c.window), positions.back() + 1.0) : positions.back() + 1.0;
   }
   for (int64_t h = 0; h < c.query_heads; ++h) heads.push_back(static_cast<int32_t>(h * c.kv_heads / c.query_heads));
-  const Attention problem{.rows = rows,
-                          .query_heads = c.query_heads,
+  AttentionStep step;
+  step.reset(device, positions, sequences, views, c.page_size);
+  const Attention problem{.query_heads = c.query_heads,
                           .head_dim = c.head_dim,
                           .q = q.data(),
                           .q_stride = q_width,
-                          .positions = positions.data(),
-                          .sequences = sequences.data(),
-                          .page_tables = views,
+                          .step = &step,
                           .kv_head_of = heads,
                           .pages = &pages,
                           .window = c.window,

@@ -5,180 +5,17 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <numeric>
-#include <random>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "kernels/attention/attention_order.h"
+#include "kernels/attention/test_world.h"
 
 namespace invar {
 namespace {
 
-using numerics::bf;
-using numerics::widen;
-
-// What the numbers look like. Every schedule must give the reference's bits on each.
-enum class Values { kNormal, kWide, kEqualScores, kZeros, kSubnormal, kHugeScores };
-constexpr Values kAllValues[] = {Values::kNormal, Values::kWide,      Values::kEqualScores,
-                                 Values::kZeros,  Values::kSubnormal, Values::kHugeScores};
-
-Bf16 draw(std::mt19937& rng, Values values) {
-  std::normal_distribution<float> normal;
-  switch (values) {
-    case Values::kNormal: return bf(normal(rng));
-    case Values::kWide: return bf(std::ldexp(normal(rng), static_cast<int>(rng() % 41) - 30));
-    case Values::kEqualScores: return bf(1.0f);
-    case Values::kZeros: return rng() % 3 ? Bf16{static_cast<uint16_t>(rng() % 2 ? 0x8000 : 0)} : bf(normal(rng));
-    case Values::kSubnormal: return Bf16{static_cast<uint16_t>((rng() & 0x8000) | (rng() % 4 ? rng() & 0xff : rng() % 0x4000))};
-    case Values::kHugeScores: return bf(normal(rng) * 3000.0f);
-  }
-  return Bf16{0};
-}
-
-struct Shape {
-  int64_t query_heads = 4;
-  int64_t kv_heads = 2;
-  int64_t head_dim = 64;
-  int64_t page_size = 16;
-  int64_t window = 0;
-};
-
-struct Token {
-  int32_t sequence;
-  int32_t position;
-  bool operator<(const Token& o) const { return std::pair(sequence, position) < std::pair(o.sequence, o.position); }
-};
-
-// Sequences with their queries, keys and values, and pages that hold garbage wherever nothing was written.
-class World {
- public:
-  World(const Shape& shape, std::vector<int64_t> lengths, Values values = Values::kNormal, uint32_t seed = 1)
-      : shape_(shape), lengths_(std::move(lengths)) {
-    std::mt19937 rng(seed);
-    for (const int64_t length : lengths_) {
-      q_.push_back(fill(rng, length * shape.query_heads * shape.head_dim, values));
-      k_.push_back(fill(rng, length * shape.kv_heads * shape.head_dim, values));
-      v_.push_back(fill(rng, length * shape.kv_heads * shape.head_dim, values == Values::kHugeScores ? Values::kNormal : values));
-    }
-    for (int64_t h = 0; h < shape.query_heads; ++h)
-      kv_head_of_.push_back(static_cast<int32_t>(h * shape.kv_heads / shape.query_heads));
-  }
-
-  std::vector<Bf16>& q(int sequence) { return q_[sequence]; }
-  std::vector<Bf16>& k(int sequence) { return k_[sequence]; }
-  std::vector<Bf16>& v(int sequence) { return v_[sequence]; }
-  std::vector<int32_t>& kv_head_of() { return kv_head_of_; }
-  int64_t length(int sequence) const { return lengths_[sequence]; }
-  const Shape& shape() const { return shape_; }
-  float scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
-
-  // Fresh pages in an order of `seed`, every slot garbage (`finite_garbage` or NaN and infinities too).
-  void allocate(const Device& device, uint32_t seed, bool finite_garbage) {
-    std::mt19937 rng(seed);
-    int64_t count = 3;
-    for (const int64_t length : lengths_) count += (length + shape_.page_size - 1) / shape_.page_size;
-    pages_ = KvPages(device, count, shape_.page_size, shape_.kv_heads, shape_.head_dim);
-    std::vector<int32_t> order(count);
-    std::iota(order.begin(), order.end(), 0);
-    std::shuffle(order.begin(), order.end(), rng);
-    tables_.clear();
-    size_t next = 0;
-    for (const int64_t length : lengths_) {
-      tables_.emplace_back();
-      for (int64_t i = 0; i < length; i += shape_.page_size) tables_.back().push_back(order[next++]);
-    }
-    const int64_t width = shape_.kv_heads * shape_.head_dim, slots = count * shape_.page_size;
-    std::vector<Bf16> garbage(slots * width);
-    for (Bf16& g : garbage) {
-      g.bits = static_cast<uint16_t>(rng());
-      if (finite_garbage && (g.bits & 0x7f80) == 0x7f80) g.bits &= 0xbfff;
-    }
-    std::vector<int64_t> all(slots);
-    std::iota(all.begin(), all.end(), int64_t{0});
-    pages_.write(device, slots, garbage.data(), garbage.data(), width, all.data());
-  }
-
-  void write(const Device& device, const std::vector<Token>& tokens) {
-    const int64_t width = shape_.kv_heads * shape_.head_dim, stride = width + 8;
-    std::vector<Bf16> k(tokens.size() * stride), v(tokens.size() * stride);
-    std::vector<int64_t> slots;
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      const auto [sequence, position] = tokens[i];
-      std::copy_n(&k_[sequence][position * width], width, &k[i * stride]);
-      std::copy_n(&v_[sequence][position * width], width, &v[i * stride]);
-      slots.push_back(tables_[sequence][position / shape_.page_size] * shape_.page_size + position % shape_.page_size);
-    }
-    pages_.write(device, static_cast<int64_t>(tokens.size()), k.data(), v.data(), stride, slots.data());
-  }
-
-  std::vector<Token> all_tokens() const {
-    std::vector<Token> tokens;
-    for (size_t s = 0; s < lengths_.size(); ++s)
-      for (int64_t i = 0; i < lengths_[s]; ++i) tokens.push_back({static_cast<int32_t>(s), static_cast<int32_t>(i)});
-    return tokens;
-  }
-
-  template <class Run>
-  void run(const std::vector<Token>& rows, const Run& run, std::map<Token, std::vector<Bf16>>& out) const {
-    const int64_t width = shape_.query_heads * shape_.head_dim, stride = width + 24;
-    std::vector<Bf16> q(rows.size() * stride), y(rows.size() * stride, Bf16{0xdead});
-    std::vector<int32_t> positions, sequences;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      std::copy_n(&q_[rows[i].sequence][rows[i].position * width], width, &q[i * stride]);
-      positions.push_back(rows[i].position);
-      sequences.push_back(rows[i].sequence);
-    }
-    std::vector<std::span<const int32_t>> tables(tables_.begin(), tables_.end());
-    Attention problem{.rows = static_cast<int64_t>(rows.size()),
-                      .query_heads = shape_.query_heads,
-                      .head_dim = shape_.head_dim,
-                      .q = q.data(),
-                      .q_stride = stride,
-                      .positions = positions.data(),
-                      .sequences = sequences.data(),
-                      .page_tables = tables,
-                      .kv_head_of = kv_head_of_,
-                      .pages = &pages_,
-                      .window = shape_.window,
-                      .scale = scale(),
-                      .y = y.data(),
-                      .y_stride = stride};
-    run(problem);
-    for (size_t i = 0; i < rows.size(); ++i) {
-      out[rows[i]].assign(&y[i * stride], &y[i * stride] + width);
-      for (int64_t d = width; d < stride; ++d) ASSERT_EQ(y[i * stride + d].bits, 0xdead) << "wrote behind row " << i;
-    }
-  }
-
-  const Bf16* key(const Token& t, int64_t head) const {
-    return &k_[t.sequence][(t.position * shape_.kv_heads + head) * shape_.head_dim];
-  }
-  const Bf16* value(const Token& t, int64_t head) const {
-    return &v_[t.sequence][(t.position * shape_.kv_heads + head) * shape_.head_dim];
-  }
-  const Bf16* query(const Token& t, int64_t head) const {
-    return &q_[t.sequence][(t.position * shape_.query_heads + head) * shape_.head_dim];
-  }
-
- private:
-  static std::vector<Bf16> fill(std::mt19937& rng, int64_t count, Values values) {
-    std::vector<Bf16> x(count);
-    for (Bf16& e : x) e = draw(rng, values);
-    return x;
-  }
-
-  Shape shape_;
-  std::vector<int64_t> lengths_;
-  std::vector<std::vector<Bf16>> q_, k_, v_;
-  std::vector<int32_t> kv_head_of_;
-  KvPages pages_;
-  std::vector<std::vector<int32_t>> tables_;
-};
-
-using Outputs = std::map<Token, std::vector<Bf16>>;
+using namespace attention_testing;  // NOLINT: this is its test
 
 std::vector<Isa> isas() {
   std::vector<Isa> list = {Isa::kScalar, Isa::kAvx2};
@@ -188,27 +25,6 @@ std::vector<Isa> isas() {
 
 Device device_of(Profile profile, Isa isa, int threads = 1) {
   return Device({.profile = profile, .threads = threads, .isa = isa});
-}
-
-// First coordinate in which two outputs differ, or nothing.
-std::string difference(const Outputs& a, const Outputs& b, int64_t head_dim) {
-  if (a.size() != b.size()) return "row counts differ";
-  for (const auto& [token, row] : a) {
-    const auto& other = b.at(token);
-    for (size_t i = 0; i < row.size(); ++i)
-      if (row[i].bits != other[i].bits)
-        return "sequence " + std::to_string(token.sequence) + " position " + std::to_string(token.position) + " head " +
-               std::to_string(i / head_dim) + " d " + std::to_string(i % head_dim) + ": " + std::to_string(widen(row[i])) +
-               " and " + std::to_string(widen(other[i]));
-  }
-  return "";
-}
-
-auto schedule(const Device& device) {
-  return [&device](const Attention& p) { attention(device, p); };
-}
-auto reference(Profile profile) {
-  return [profile](const Attention& p) { attention_reference(profile, p); };
 }
 
 std::string profile_name(const testing::TestParamInfo<Profile>& info) { return std::string(name(info.param)); }
@@ -345,11 +161,13 @@ TEST_P(AttentionTest, TableEntriesOutsideTheWindowAreNotRead) {
   Outputs want, got;
   world.run({{0, 1099}}, reference(GetParam()), want);
   const auto blinded = [&](const Attention& p) {
-    std::vector<int32_t> table(p.page_tables[0].begin(), p.page_tables[0].end());
+    std::vector<int32_t> table(p.step->page_table(0).begin(), p.step->page_table(0).end());
     std::fill(table.begin(), table.begin() + (1100 - 40) / 16, -1000000);
     const std::span<const int32_t> tables[] = {table};
+    AttentionStep step;
+    step.reset(device, p.step->host_positions(), p.step->host_sequences(), tables, shape.page_size);
     Attention q = p;
-    q.page_tables = tables;
+    q.step = &step;
     attention(device, q);
   };
   world.run({{0, 1099}}, blinded, got);
@@ -497,13 +315,7 @@ std::vector<Bf16> written_out(const World& world, const Token& token, const Bord
 
 TEST(AttentionOrder, OtherBordersGiveOtherBits) {
   World world({.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16}, {1100});
-  // Every second key repeats the one before with the opposite value: sums cancel, and what is left shows the order of adding.
-  for (int64_t i = 64; i < 1100 * 64; i += 128) {
-    for (int64_t d = 0; d < 64; ++d) {
-      world.k(0)[i + d] = world.k(0)[i - 64 + d];
-      world.v(0)[i + d] = Bf16{static_cast<uint16_t>(world.v(0)[i - 64 + d].bits ^ 0x8000)};
-    }
-  }
+  world.cancel();
   const Device device = device_of(Profile::kPortable, detect_isa());
   world.allocate(device, 7, true);
   world.write(device, world.all_tokens());

@@ -24,8 +24,8 @@ class Row {
         p_(problem),
         q_(problem.q + row * problem.q_stride + head * problem.head_dim),
         kv_head_(problem.kv_head_of[head]),
-        table_(problem.page_tables[problem.sequences[row]]),
-        keys_(visible_keys(problem.positions[row], problem.window)),
+        table_(problem.step->page_table(problem.step->host_sequences()[row])),
+        keys_(visible_keys(problem.step->host_positions()[row], problem.window)),
         c_(exponent_scale(problem.scale)) {}
 
   void run(Bf16* y) const {
@@ -130,7 +130,7 @@ class Row {
 }  // namespace
 
 void attention_reference(Profile profile, const Attention& problem) {
-  for (int64_t row = 0; row < problem.rows; ++row)
+  for (int64_t row = 0; row < problem.step->rows(); ++row)
     for (int64_t head = 0; head < problem.query_heads; ++head)
       Row(profile, problem, row, head).run(problem.y + row * problem.y_stride + head * problem.head_dim);
 }

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <new>
 
+#include "kernels/device/cuda/memory.h"
 #include "kernels/device/device.h"
 
 namespace invar {
@@ -52,7 +53,7 @@ struct Buffer::SharedPages {
     std::byte* p = open->begin + open->used;
     open->used += round_up(bytes, kLine);
     ++open->buffers;
-    return Pointer(p, Free{0, open});
+    return Pointer(p, Free{.origin = Origin::kSharedPages, .pages = open});
   }
 
   void give_back() {
@@ -75,11 +76,23 @@ Buffer::Buffer(size_t bytes) : size_(bytes) {
     data_ = Pointer(static_cast<std::byte*>(p), Free{});
   } else {
     const size_t mapped = round_up(bytes, kPage);
-    data_ = Pointer(map(mapped), Free{mapped, nullptr});
+    data_ = Pointer(map(mapped), Free{.origin = Origin::kMapped, .mapped = mapped});
   }
 }
 
-Buffer Buffer::lasting(size_t bytes) {
+Buffer::Buffer(const Device& device, size_t bytes) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) {
+      if (bytes == 0) return;
+      data_ = Pointer(cuda::allocate(device, bytes), Free{.origin = Origin::kCuda});
+      size_ = bytes;
+      return;
+    }
+  *this = Buffer(bytes);
+}
+
+Buffer Buffer::lasting(const Device& device, size_t bytes) {
+  if (device.backend() != Backend::kCpu) return Buffer(device, bytes);
   if (bytes < kPage || bytes > kMostShared) return Buffer(bytes);
   Buffer buffer;
   buffer.data_ = SharedPages::take(bytes);
@@ -87,13 +100,32 @@ Buffer Buffer::lasting(size_t bytes) {
   return buffer;
 }
 
+Buffer Buffer::staging(const Device& device, size_t bytes) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda && bytes > 0) {
+      Buffer buffer;
+      buffer.data_ = Pointer(cuda::allocate_host(device, bytes), Free{.origin = Origin::kCudaHost});
+      buffer.size_ = bytes;
+      return buffer;
+    }
+  return Buffer(bytes);
+}
+
 void Buffer::Free::operator()(std::byte* p) const {
-  if (pages) {
-    pages->give_back();
-  } else if (mapped) {
-    munmap(p, mapped);
-  } else {
-    std::free(p);
+  switch (origin) {
+    case Origin::kHeap:
+      return std::free(p);
+    case Origin::kMapped:
+      munmap(p, mapped);
+      return;
+    case Origin::kSharedPages:
+      return pages->give_back();
+    case Origin::kCuda:
+      if constexpr (kCudaBuilt) cuda::release(p);
+      return;
+    case Origin::kCudaHost:
+      if constexpr (kCudaBuilt) cuda::release_host(p);
+      return;
   }
 }
 

@@ -1,8 +1,12 @@
 #include "kernels/device/device.h"
 
+#include <unistd.h>
+
 #include <array>
+#include <cstring>
 
 #include "absl/status/status.h"
+#include "kernels/device/cuda/memory.h"
 
 namespace invar {
 
@@ -14,6 +18,14 @@ constexpr std::array kControlArms = {
 };
 
 }  // namespace
+
+std::string_view name(Backend backend) { return backend == Backend::kCuda ? "cuda" : "cpu"; }
+
+absl::StatusOr<Backend> parse_backend(std::string_view text) {
+  for (Backend backend : {Backend::kCpu, Backend::kCuda})
+    if (text == name(backend)) return backend;
+  return absl::InvalidArgumentError("device: \"" + std::string(text) + "\" is neither \"cpu\" nor \"cuda\"");
+}
 
 std::string_view name(Isa isa) {
   switch (isa) {
@@ -79,6 +91,94 @@ Isa detect_isa() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::kAvx2;
 #endif
   return Isa::kScalar;
+}
+
+Device::Device(const DeviceOptions& options) : options_(options), pool_(std::make_unique<ThreadPool>(options.threads)) {
+  options_.backend = Backend::kCpu;
+}
+Device::~Device() = default;
+Device::Device(Device&&) noexcept = default;
+
+void Device::CloseCuda::operator()(CudaContext* context) const {
+  if constexpr (kCudaBuilt) cuda::close(context);
+}
+
+absl::StatusOr<std::unique_ptr<Device>> Device::open(const DeviceOptions& options) {
+  auto device = std::make_unique<Device>(options);
+  if (options.backend == Backend::kCpu) return device;
+  if constexpr (kCudaBuilt) {
+    auto context = cuda::open(options.cuda_device);
+    if (!context.ok()) return context.status();
+    device->cuda_.reset(*context);
+    device->options_.backend = Backend::kCuda;
+    return device;
+  }
+  return absl::FailedPreconditionError("--device cuda: this build has no CUDA backend; configure it with -DINVAR_CUDA=ON");
+}
+
+std::string Device::describe() const {
+  if constexpr (kCudaBuilt)
+    if (backend() == Backend::kCuda) return cuda::describe(*cuda_);
+  return "cpu " + std::string(name(isa())) + ", " + std::to_string(options_.threads) + " threads";
+}
+
+int Device::cuda_devices() {
+  if constexpr (kCudaBuilt) return cuda::device_count();
+  return 0;
+}
+
+Device::Memory Device::memory() const {
+  if constexpr (kCudaBuilt)
+    if (backend() == Backend::kCuda) return cuda::memory(*this);
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return {.free = static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * page, .total = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * page};
+}
+
+void Device::upload(void* to, const void* from, size_t bytes) const {
+  if constexpr (kCudaBuilt)
+    if (backend() == Backend::kCuda) return cuda::upload(*this, to, from, bytes);
+  if (bytes) std::memcpy(to, from, bytes);
+}
+
+void Device::download(void* to, const void* from, size_t bytes) const {
+  if constexpr (kCudaBuilt)
+    if (backend() == Backend::kCuda) return cuda::download(*this, to, from, bytes);
+  if (bytes) std::memcpy(to, from, bytes);
+}
+
+void Device::queue_upload(void* to, const void* from, size_t bytes) const {
+  if constexpr (kCudaBuilt)
+    if (backend() == Backend::kCuda) return cuda::copy(*this, to, from, bytes);
+  if (bytes) std::memcpy(to, from, bytes);
+}
+
+void Device::queue_download(void* to, const void* from, size_t bytes) const { queue_upload(to, from, bytes); }
+
+void Device::copy(void* to, const void* from, size_t bytes) const {
+  if constexpr (kCudaBuilt)
+    if (backend() == Backend::kCuda) return cuda::copy(*this, to, from, bytes);
+  if (bytes) std::memcpy(to, from, bytes);
+}
+
+RecordedWork Device::record(const std::function<void()>& work) const {
+  RecordedWork recorded;
+  if constexpr (kCudaBuilt)
+    if (backend() == Backend::kCuda) recorded.graph_ = cuda::record(*this, work);
+  return recorded;
+}
+
+void Device::run(const RecordedWork& work) const {
+  if constexpr (kCudaBuilt) cuda::run(*this, work.graph_.get());
+}
+
+uint64_t Device::allocations() {
+  if constexpr (kCudaBuilt) return cuda::allocations();
+  return 0;
+}
+
+void Device::synchronize() const {
+  if constexpr (kCudaBuilt)
+    if (backend() == Backend::kCuda) cuda::synchronize(*this);
 }
 
 }  // namespace invar

@@ -68,7 +68,7 @@ TEST(Buffer, LastingOnesAreZeroAndApart) {
   for (int round = 0; round < 3; ++round) {
     std::vector<Buffer> buffers;
     for (int i = 0; i < 40; ++i)
-      buffers.push_back(Buffer::lasting(static_cast<size_t>(i % 5 == 4 ? 9000000 : 700001 + 64001 * i)));
+      buffers.push_back(Buffer::lasting(Device(DeviceOptions{}), static_cast<size_t>(i % 5 == 4 ? 9000000 : 700001 + 64001 * i)));
     for (size_t i = 0; i < buffers.size(); ++i) {
       const Buffer& buffer = buffers[i];
       EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
@@ -82,8 +82,8 @@ TEST(Buffer, LastingOnesAreZeroAndApart) {
       if (i % 2) buffers[i] = Buffer();
     }
   }
-  EXPECT_EQ(Buffer::lasting(0).data(), nullptr);
-  EXPECT_EQ(Buffer::lasting(10).size(), 10u);
+  EXPECT_EQ(Buffer::lasting(Device(DeviceOptions{}), 0).data(), nullptr);
+  EXPECT_EQ(Buffer::lasting(Device(DeviceOptions{}), 10).size(), 10u);
 }
 
 TEST(Buffer, UntouchedMemoryIsNotResident) {

@@ -1,4 +1,5 @@
-// The CPU schedule of both linears: cuts rows, panels and runs of k into tiles and hands them to the threads.
+// The CPU schedule of both linears, and the way to the other backend: cuts rows, panels and runs of k into tiles and hands them
+// to the threads.
 //
 //   for a chunk of rows                     (bounds the memory of prepared rows)
 //     prepare rows                          (widen, or exponents for tc; once for all outputs)
@@ -14,6 +15,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/linear/cuda/finish.h"
+#include "kernels/linear/cuda/portable_linear.h"
+#include "kernels/linear/cuda/tensor_core_linear.h"
 #include "kernels/linear/k_order.h"
 #include "kernels/linear/packing.h"
 #include "kernels/linear/tensor_core.h"
@@ -203,6 +207,11 @@ void copy_row(const float* value, const float* bias, int64_t count, float* y) {
 }  // namespace
 
 void linear_column(const Device& device, const ColumnLinear& p) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) {
+      const bool tc = device.profile() == Profile::kTc;
+      return tc ? cuda::tc::linear_column(device, p) : cuda::portable::linear_column(device, p);
+    }
   KOrder order = column_order(device.profile(), device.control_arm(), p.rows, p.weights->inputs());
   Schedule schedule(device, std::move(order), *p.weights, p.x, p.x_stride, p.rows);
   schedule.run([&](const ItemResult& item) {
@@ -222,6 +231,11 @@ void linear_column(const Device& device, const ColumnLinear& p) {
 }
 
 void linear_row(const Device& device, const RowLinear& p) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) {
+      const bool tc = device.profile() == Profile::kTc;
+      return tc ? cuda::tc::linear_row(device, p) : cuda::portable::linear_row(device, p);
+    }
   std::vector<TreeNode> held;  // the non-empty segments of this rank
   for (int i = p.first; i < p.last; ++i)
     if (!p.segments.empty(i, i + 1)) held.push_back({0, i});
@@ -238,14 +252,16 @@ void linear_row(const Device& device, const RowLinear& p) {
       float* sum = item.values + std::max(p.first, p.nodes[i].index << p.nodes[i].level) * item.slot_stride;
       merges[i].apply(segment, item.slot_stride, sum);
       for (int64_t r = 0; r < item.rows; ++r)
-        std::memcpy(
-            p.partials + (static_cast<int64_t>(i) * p.rows + item.first_row + r) * p.weights->outputs() + item.first_output,
-            sum + r * item.stride, static_cast<size_t>(item.outputs) * sizeof(float));
+        std::memcpy(p.partials + static_cast<int64_t>(i) * node_stride(p) + (item.first_row + r) * p.weights->outputs() +
+                        item.first_output,
+                    sum + r * item.stride, static_cast<size_t>(item.outputs) * sizeof(float));
     }
   });
 }
 
 void finish_row_linear(const Device& device, const float* root, const Bf16* bias, int64_t rows, int64_t outputs, Bf16* y) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return cuda::finish_row_linear(device, root, bias, rows, outputs, y);
   constexpr int64_t kBlock = 512;  // outputs at a time, for the widened bias
   const auto finish = [&](int64_t row) {
     for (int64_t j = 0; j < outputs; j += kBlock) {

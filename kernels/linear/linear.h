@@ -17,13 +17,15 @@ class PackedWeights {
   int64_t outputs() const { return outputs_; }
   int64_t inputs() const { return inputs_; }
   size_t bytes() const { return buffer_.size(); }
-  // Copies `count` rows of [inputs] bf16, row r at rows + r * row_stride, to outputs [first_output, first_output + count).
-  // Different outputs may be packed from different threads.
+  // Copies `count` rows of [inputs] bf16 of host memory, row r at rows + r * row_stride, to outputs [first_output, first_output +
+  // count). Different outputs may be packed from different threads. The rows may be changed when the call returns.
   void pack_rows(int64_t first_output, const Bf16* rows, int64_t count, int64_t row_stride);
   const std::byte* data() const { return buffer_.data(); }
-  Bf16 at(int64_t output, int64_t input) const;  // for references and tests
+  // For references and tests; with Backend::kCuda a launch and a download each time.
+  Bf16 at(int64_t output, int64_t input) const;
 
  private:
+  const Device* device_ = nullptr;  // kCuda: the device that holds the weights and outlives them; null on the CPU
   Buffer buffer_;
   int64_t outputs_ = 0;
   int64_t inputs_ = 0;
@@ -45,7 +47,7 @@ void linear_column(const Device& device, const ColumnLinear& problem);
 void linear_column_reference(Profile profile, const ColumnLinear& problem);
 
 // Row-parallel: the rank holds k of segments [first, last), i.e. weights.inputs() == begin[last] - begin[first] and x starts at
-// begin[first]. Writes one fp32 value per output and node: partials[(i * rows + m) * outputs + n] for node i of `nodes`.
+// begin[first]. Writes one fp32 value per output and node: partials[i * node_stride + m * outputs + n] for node i of `nodes`.
 struct RowLinear {
   int64_t rows = 0;
   const Bf16* x = nullptr;
@@ -56,11 +58,14 @@ struct RowLinear {
   int last = numerics::kSegments;
   std::vector<TreeNode> nodes;  // maximal_subtrees(segments, first, last)
   float* partials = nullptr;
+  int64_t node_stride = 0;  // elements from one node's values to the next one's; 0: rows * outputs, one behind the other
 };
 void linear_row(const Device& device, const RowLinear& problem);
 void linear_row_reference(Profile profile, const RowLinear& problem);
 
-// y = bf(RN(root + bias)), or bf(root) without bias. `count` elements a row, rows contiguous.
+inline int64_t node_stride(const RowLinear& p) { return p.node_stride ? p.node_stride : p.rows * p.weights->outputs(); }
+
+// y = bf(RN(root + bias)), or bf(root) without bias. `outputs` elements a row, rows contiguous.
 void finish_row_linear(const Device& device, const float* root, const Bf16* bias, int64_t rows, int64_t outputs, Bf16* y);
 
 }  // namespace invar

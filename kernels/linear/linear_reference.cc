@@ -82,7 +82,7 @@ void linear_row_reference(Profile profile, const RowLinear& p) {
       for (size_t i = 0; i < p.nodes.size(); ++i) {
         float value = 0;
         node_value(segment, p.segments, p.nodes[i], &value);
-        p.partials[(static_cast<int64_t>(i) * p.rows + m) * weights.outputs() + n] = value;
+        p.partials[static_cast<int64_t>(i) * node_stride(p) + m * weights.outputs() + n] = value;
       }
     }
   }

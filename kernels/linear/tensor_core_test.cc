@@ -1,6 +1,7 @@
 // The tensor-core rule against what an H100 did, and the vector steps against the scalar one.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <vector>
@@ -56,6 +57,53 @@ TEST(TensorCoreGolden, ScalarStepIsTheH100) {
         for (int j = 0; j < 8; ++j)
           ASSERT_EQ(float_bits(tensor_core_step(regime.c[t][i][j], regime.a[t][i], regime.b[t][j], 16)),
                     float_bits(regime.d[t][i][j]));
+}
+
+// Single steps around and below the smallest fp32 numbers, where the exponent that terms are aligned to has a floor.
+struct SmallStep {
+  Bf16 a[16], b[16];
+  float c, d;
+};
+std::vector<SmallStep> small_steps() {
+  std::vector<SmallStep> steps(2108);
+  std::ifstream file(INVAR_SOURCE_DIR "/tests/golden/tensor_core_small_steps.bin", std::ios::binary);
+  file.read(reinterpret_cast<char*>(steps.data()), static_cast<std::streamsize>(steps.size() * sizeof(SmallStep)));
+  EXPECT_TRUE(file.good()) << "tests/golden/tensor_core_small_steps.bin is missing or short";
+  return steps;
+}
+
+TEST(TensorCoreGolden, SmallStepsAreTheH100) {
+  int64_t i = 0;
+  for (const SmallStep& s : small_steps())
+    ASSERT_EQ(float_bits(tensor_core_step(s.c, s.a, s.b, 16)), float_bits(s.d)) << "step " << i++;
+}
+
+TEST(TensorCoreGolden, SmallStepsThroughVectorsAreTheH100) {
+  for (const VectorStep& v : vector_steps())
+    for (const SmallStep& s : small_steps()) {
+      TensorCoreGroup group;
+      prepare_tensor_core_group(s.a, 16, &group);
+      std::vector<float> acc(static_cast<size_t>(2 * v.width), s.c);
+      std::vector<uint32_t> b(static_cast<size_t>(16 * v.width));
+      for (int k = 0; k < 16; ++k)
+        for (int lane = 0; lane < v.width; ++lane) b[k * v.width + lane] = s.b[k].bits | uint32_t{s.b[k].bits} << 16;
+      v.step(1, acc.data(), &group, b.data(), v.width, 16);
+      for (const float got : acc) ASSERT_EQ(float_bits(got), float_bits(s.d)) << name(v.isa);
+    }
+}
+
+// The twin that must fail: terms aligned without the floor, so that what lies below it survives. Formed in double, which is exact
+// enough here.
+TEST(TensorCoreGolden, WithoutTheFloorSmallStepsDiffer) {
+  int64_t different = 0;
+  for (const SmallStep& s : small_steps()) {
+    double sum = s.c;
+    for (int k = 0; k < 16; ++k) sum += static_cast<double>(numerics::widen(s.a[k])) * static_cast<double>(numerics::widen(s.b[k]));
+    float cut = static_cast<float>(sum);
+    if (std::abs(static_cast<double>(cut)) > std::abs(sum)) cut = std::nextafter(cut, 0.0f);
+    different += float_bits(cut) != float_bits(s.d);
+  }
+  EXPECT_GT(different, 200);
 }
 
 // The twin that must fail: an ordinary fma chain.

@@ -34,6 +34,13 @@ void Candidates::reset(const float* y, int64_t count) {
   std::copy(y, y + count, y_.begin());
 }
 
+void Candidates::reset_listed(std::span<const int32_t> ids, std::span<const float> y) {
+  size_ = static_cast<int64_t>(ids.size());
+  make_room(size_);
+  std::copy(ids.begin(), ids.end(), ids_.begin());
+  std::copy(y.begin(), y.end(), y_.begin());
+}
+
 // The k-th largest of the blocks' keys is not above the k-th largest key, so k entries or more are found behind it, in few
 // blocks.
 void Candidates::reset_top(const float* y, int64_t count, int64_t k) {
@@ -101,11 +108,31 @@ bool Candidates::keep_nucleus(float top_p, float max, uint64_t total) {
   return true;
 }
 
+constexpr int64_t kShortList = 600;
+
 // Keeps a prefix of the order: an entry stays if `inside`, a monotone function that is true for 0, holds for the weight before
-// it. Nothing is sorted: the entry where the prefix ends is found by its key's digits, 12, 12 and 8 bits, then by id.
+// it. A long list is not sorted: the entry where the prefix ends is found by its key's digits, 12, 12 and 8 bits, then by id.
 template <class Weight, class Inside>
 void Candidates::keep_prefix(const Weight& weight, const Inside& inside) {
   if (size_ == 0) return;
+  if (size_ <= kShortList) {  // sorting it costs less than clearing the bins
+    active_.resize(size());
+    std::iota(active_.begin(), active_.end(), 0);
+    std::sort(active_.begin(), active_.end(), [&](int32_t a, int32_t b) {
+      const uint32_t ka = numerics::order_key(y_[a]), kb = numerics::order_key(y_[b]);
+      return ka != kb ? ka > kb : ids_[a] < ids_[b];
+    });
+    uint64_t before = 0;
+    size_t stay = 0;
+    for (; stay < active_.size() && inside(before); ++stay) before += weight(active_[stay]);
+    std::sort(active_.begin(), active_.begin() + static_cast<int64_t>(stay));
+    for (size_t i = 0; i < stay; ++i) {
+      ids_[i] = ids_[active_[i]];
+      y_[i] = y_[active_[i]];
+    }
+    size_ = static_cast<int64_t>(stay);
+    return;
+  }
   struct Bin {
     uint64_t weight;
     int64_t count;

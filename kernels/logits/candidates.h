@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/logits/vocabulary_loops.h"
@@ -23,6 +24,7 @@ class Candidates {
  public:
   explicit Candidates(const VocabularyLoops& loops) : loops_(loops) {}
   void reset(const float* y, int64_t count);
+  void reset_listed(std::span<const int32_t> ids, std::span<const float> y);  // a prefix of the order, ids ascending
   void reset_top(const float* y, int64_t count, int64_t k);                   // at least the k first of the order
   void reset_mass(const float* y, int64_t count, uint64_t least, float max);  // at least those with this mass
   int64_t size() const { return size_; }

@@ -9,6 +9,8 @@
 
 namespace invar {
 
+// Everything in this header works on host memory, whatever the backend: sample_rows.h is for rows on a device.
+
 // Sum over i of hash_element(first + i, canonical bits of z[i]) mod 2^64: a vocabulary shard adds its part.
 uint64_t hash_logits(const Device& device, const float* z, int64_t count, int64_t first);
 

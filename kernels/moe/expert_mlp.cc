@@ -1,57 +1,152 @@
 #include "kernels/moe/expert_mlp.h"
 
 #include <algorithm>
-#include <cstring>
-#include <memory>
 
 #include "kernels/activation/activation.h"
+#include "kernels/linear/cuda/portable_grouped.h"
+#include "kernels/linear/cuda/tensor_core_grouped.h"
 
 namespace invar {
 
-void expert_mlp(const Device& device, const ExpertMlp& problem) {
-  const auto experts = static_cast<int64_t>(problem.experts.size());
-  const int64_t rows = experts ? problem.offsets[experts] : 0;
-  int64_t largest = 0, widest = 0;
-  for (int64_t e = 0; e < experts; ++e) {
-    const int64_t group = problem.offsets[e + 1] - problem.offsets[e];
-    if (group) largest = std::max(largest, group), widest = std::max(widest, problem.experts[e]->down.inputs());
-  }
-  // No node: this rank holds none of the intermediate width and has nothing to add.
-  if (!largest || problem.nodes.empty()) return;
-  const auto nodes = static_cast<int64_t>(problem.nodes.size());
-  const auto both = std::make_unique_for_overwrite<Bf16[]>(largest * widest * 2);
-  const auto hidden_rows = std::make_unique_for_overwrite<Bf16[]>(largest * widest);
-  // linear_row leaves the nodes of one group one behind the other; partials wants each node's rows of all groups together.
-  const auto group_partials = nodes > 1 ? std::make_unique_for_overwrite<float[]>(nodes * largest * problem.hidden) : nullptr;
+namespace {
 
-  for (int64_t e = 0; e < experts; ++e) {
-    const int64_t first_row = problem.offsets[e], group = problem.offsets[e + 1] - first_row;
-    if (!group) continue;
-    const ExpertWeights& weights = *problem.experts[e];
-    const int64_t width = weights.down.inputs();
-    linear_column(device, {.rows = group,
-                           .x = problem.x + first_row * problem.hidden,
-                           .x_stride = problem.hidden,
-                           .weights = &weights.gate_up,
-                           .y = both.get(),
-                           .y_stride = 2 * width});
-    silu_mul(device,
-             {.rows = group, .width = width, .x = both.get(), .x_stride = 2 * width, .y = hidden_rows.get(), .y_stride = width});
-    float* partials = group_partials ? group_partials.get() : problem.partials + first_row * problem.hidden;
-    linear_row(device, {.rows = group,
-                        .x = hidden_rows.get(),
-                        .x_stride = width,
-                        .weights = &weights.down,
-                        .segments = problem.segments,
-                        .first = problem.first,
-                        .last = problem.last,
-                        .nodes = problem.nodes,
-                        .partials = partials});
-    if (group_partials)
-      for (int64_t i = 0; i < nodes; ++i)
-        std::memcpy(problem.partials + (i * rows + first_row) * problem.hidden, partials + i * group * problem.hidden,
-                    group * problem.hidden * sizeof(float));
-  }
+std::vector<const std::byte*> places(std::span<const ExpertWeights* const> experts, PackedWeights ExpertWeights::*matrix) {
+  std::vector<const std::byte*> all;
+  for (const ExpertWeights* e : experts) all.push_back((e->*matrix).data());
+  return all;
 }
+
+// Cuts a buffer into aligned pieces, one behind the other.
+class Pieces {
+ public:
+  explicit Pieces(std::byte* begin) : next_(begin) {}
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(next_);
+    next_ += bytes<T>(count);
+    return piece;
+  }
+  template <class T>
+  static size_t bytes(int64_t count) {
+    return (static_cast<size_t>(count) * sizeof(T) + 255) / 256 * 256;
+  }
+
+ private:
+  std::byte* next_;
+};
+
+class Call {
+ public:
+  Call(const Device& device, const ExpertMlp& problem)
+      : device_(device),
+        problem_(problem),
+        experts_(static_cast<int64_t>(problem.experts.size())),
+        rows_(problem.offsets_on_device ? problem.rows
+              : experts_                ? problem.offsets[experts_]
+                                        : 0),
+        width_(experts_ ? problem.experts[0]->down.inputs() : 0) {}
+
+  void run() {
+    // No node: this rank holds none of the intermediate width and has nothing to add.
+    if (rows_ == 0 || experts_ == 0 || problem_.nodes.empty()) return;
+    if constexpr (kCudaBuilt)
+      if (device_.backend() == Backend::kCuda && problem_.table && together()) return;
+    one_by_one();
+  }
+
+ private:
+  // `rows` rows of gate and up, and of what comes of them; `more` bytes in front.
+  Pieces room(int64_t rows, size_t more) {
+    const size_t wanted = more + Pieces::bytes<Bf16>(rows * width_ * 2) + Pieces::bytes<Bf16>(rows * width_);
+    Buffer& scratch = problem_.scratch ? *problem_.scratch : own_;
+    if (scratch.size() < wanted) scratch = Buffer(device_, wanted);
+    return Pieces(scratch.data());
+  }
+
+  bool together() {
+    using cuda::tc::GroupedLinear;
+    const bool tc = device_.profile() == Profile::kTc;
+    GroupedLinear up{.groups = static_cast<int>(experts_),
+                     .weights = problem_.table->gate_up(),
+                     .offsets = problem_.offsets_on_device,
+                     .rows = rows_,
+                     .outputs = 2 * width_,
+                     .inputs = problem_.hidden,
+                     .x = problem_.x,
+                     .x_stride = problem_.hidden};
+    GroupedLinear down = up;
+    down.weights = problem_.table->down();
+    down.outputs = problem_.hidden;
+    down.inputs = width_;
+    down.x_stride = width_;
+    Pieces pieces = room(rows_, Pieces::bytes<int64_t>(experts_ + 1));
+    auto* offsets = pieces.take<int64_t>(experts_ + 1);
+    auto* both = pieces.take<Bf16>(rows_ * width_ * 2);
+    auto* gated = pieces.take<Bf16>(rows_ * width_);
+    down.x = gated;
+    const auto column_fits = tc ? cuda::tc::grouped_column_fits : cuda::portable::grouped_column_fits;
+    const auto row_fits = tc ? cuda::tc::grouped_row_fits : cuda::portable::grouped_row_fits;
+    if (!column_fits(device_, up) || !row_fits(device_, down, problem_.segments, problem_.first, problem_.last, problem_.nodes))
+      return false;
+    if (!problem_.offsets_on_device) {
+      device_.upload(offsets, problem_.offsets.data(), problem_.offsets.size_bytes());
+      up.offsets = down.offsets = offsets;
+    }
+    (tc ? cuda::tc::grouped_column : cuda::portable::grouped_column)(device_, up, both, 2 * width_);
+    silu_mul(device_, {.rows = rows_, .width = width_, .x = both, .x_stride = 2 * width_, .y = gated, .y_stride = width_});
+    (tc ? cuda::tc::grouped_row : cuda::portable::grouped_row)(device_, down, problem_.segments, problem_.first, problem_.last,
+                                                               problem_.nodes, problem_.partials, rows_ * problem_.hidden);
+    return true;
+  }
+
+  void one_by_one() {
+    std::span<const int64_t> offsets = problem_.offsets;
+    std::vector<int64_t> read_back;
+    if (problem_.offsets_on_device) {
+      read_back.resize(static_cast<size_t>(experts_ + 1));
+      device_.download(read_back.data(), problem_.offsets_on_device, read_back.size() * sizeof(int64_t));
+      offsets = read_back;
+    }
+    int64_t largest = 0;
+    for (int64_t e = 0; e < experts_; ++e) largest = std::max(largest, offsets[e + 1] - offsets[e]);
+    Pieces pieces = room(largest, 0);
+    auto* both = pieces.take<Bf16>(largest * width_ * 2);
+    auto* gated = pieces.take<Bf16>(largest * width_);
+    for (int64_t e = 0; e < experts_; ++e) {
+      const int64_t first_row = offsets[e], group = offsets[e + 1] - first_row;
+      if (!group) continue;
+      const ExpertWeights& weights = *problem_.experts[e];
+      linear_column(device_, {.rows = group,
+                              .x = problem_.x + first_row * problem_.hidden,
+                              .x_stride = problem_.hidden,
+                              .weights = &weights.gate_up,
+                              .y = both,
+                              .y_stride = 2 * width_});
+      silu_mul(device_, {.rows = group, .width = width_, .x = both, .x_stride = 2 * width_, .y = gated, .y_stride = width_});
+      linear_row(device_, {.rows = group,
+                           .x = gated,
+                           .x_stride = width_,
+                           .weights = &weights.down,
+                           .segments = problem_.segments,
+                           .first = problem_.first,
+                           .last = problem_.last,
+                           .nodes = problem_.nodes,
+                           .partials = problem_.partials + first_row * problem_.hidden,
+                           .node_stride = rows_ * problem_.hidden});
+    }
+  }
+
+  const Device& device_;
+  const ExpertMlp& problem_;
+  const int64_t experts_, rows_, width_;
+  Buffer own_;
+};
+
+}  // namespace
+
+ExpertTable::ExpertTable(const Device& device, std::span<const ExpertWeights* const> experts)
+    : gate_up_(device, places(experts, &ExpertWeights::gate_up)), down_(device, places(experts, &ExpertWeights::down)) {}
+
+void expert_mlp(const Device& device, const ExpertMlp& problem) { Call(device, problem).run(); }
 
 }  // namespace invar

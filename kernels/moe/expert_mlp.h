@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "kernels/device/device_array.h"
 #include "kernels/linear/linear.h"
 
 namespace invar {
@@ -12,10 +13,30 @@ struct ExpertWeights {
   PackedWeights down;     // [hidden][local intermediate]
 };
 
+// The experts of a rank's layer as one launch for all of them finds their weights. Made once the weights are there; moving an
+// ExpertWeights later leaves its memory where it is.
+class ExpertTable {
+ public:
+  ExpertTable() = default;
+  ExpertTable(const Device& device, std::span<const ExpertWeights* const> experts);
+  // Device memory, [experts] each.
+  const std::byte* const* gate_up() const { return gate_up_.data(); }
+  const std::byte* const* down() const { return down_.data(); }
+
+ private:
+  DeviceArray<const std::byte*> gate_up_, down_;
+};
+
 // Rows of expert e are [offsets[e], offsets[e + 1]) of x. partials[(i * rows + m) * hidden + n] for node i, as RowLinear.
 struct ExpertMlp {
-  std::span<const int64_t> offsets;  // experts + 1
+  // Exactly one of the two: offsets on the host, on every backend, or where the device has them (order_by_expert).
+  std::span<const int64_t> offsets;            // experts + 1
+  const int64_t* offsets_on_device = nullptr;  // [experts + 1]
+  int64_t rows = 0;                            // of x; read with offsets_on_device only, otherwise the last offset
   std::span<const ExpertWeights* const> experts;
+  // With it a GPU takes all experts in three launches where the shape allows. Without, or else, it takes them one by one, for
+  // which it reads offsets_on_device back: that cannot be part of a CUDA graph.
+  const ExpertTable* table = nullptr;
   const Bf16* x = nullptr;  // [rows][hidden]
   int64_t hidden = 0;
   RowSegments segments;
@@ -23,6 +44,9 @@ struct ExpertMlp {
   int last = numerics::kSegments;
   std::vector<TreeNode> nodes;
   float* partials = nullptr;
+  // Memory for what lies between the linears; grows to what a call needs. Whoever calls often keeps one. Null: allocated for the
+  // call, which on a GPU waits for it.
+  Buffer* scratch = nullptr;
 };
 void expert_mlp(const Device& device, const ExpertMlp& problem);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/lanes/row_split.h"
+#include "kernels/moe/cuda/router.h"
 #include "kernels/moe/schedules.h"
 #include "kernels/norm/norm.h"
 
@@ -144,6 +145,8 @@ void route_reference(const Router& problem) {
 
 void route(const Device& device, const Router& problem) {
   check(problem);
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return cuda::route(device, problem);
   const bool reversed_ties = device.control_arm() == ControlArm::kReversedTies;
   split_rows(device.pool(), problem.rows, problem.experts * 4, [&](int64_t begin, int64_t end) {
     Scores scores(problem.experts);
@@ -163,6 +166,8 @@ void route(const Device& device, const Router& problem) {
 void combine_reference(const Combine& problem) { combine_scalar(problem, 0, problem.rows); }
 
 void combine(const Device& device, const Combine& problem) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return cuda::combine(device, problem);
   const auto schedule = device.isa() == Isa::kAvx512 ? moe_schedule::combine_avx512
                         : device.isa() == Isa::kAvx2 ? moe_schedule::combine_avx2
                                                      : combine_scalar;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/lanes/row_split.h"
+#include "kernels/norm/cuda/norm.h"
 #include "kernels/norm/schedules.h"
 
 namespace invar {
@@ -57,6 +58,8 @@ float row_sum_reference(const float* x, int64_t count) {
 void rms_norm_reference(const RmsNorm& problem) { scalar(problem, 0, problem.rows * problem.groups); }
 
 void rms_norm(const Device& device, const RmsNorm& problem) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return cuda::rms_norm(device, problem);
   const auto schedule = device.isa() == Isa::kAvx512 ? norm_schedule::avx512
                         : device.isa() == Isa::kAvx2 ? norm_schedule::avx2
                                                      : scalar;

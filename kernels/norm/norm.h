@@ -7,7 +7,8 @@
 
 namespace invar {
 
-// rows x groups vectors of `width`; vector (r, g) starts at x + r * x_stride + g * width. y may alias x. weight: [width].
+// rows x groups vectors of `width`; vector (r, g) starts at x + r * x_stride + g * width. y may alias x. weight: [width],
+// constant data: on a GPU it is read while earlier kernels still run, so none of them may write it.
 // With groups = heads and width = head_dim this is the q/k norm.
 struct RmsNorm {
   int64_t rows = 0;

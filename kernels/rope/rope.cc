@@ -1,6 +1,7 @@
 #include "kernels/rope/rope.h"
 
 #include "kernels/lanes/row_split.h"
+#include "kernels/rope/cuda/rope.h"
 #include "kernels/rope/schedules.h"
 
 namespace invar {
@@ -26,6 +27,8 @@ void scalar(const Rope& p, const rope_schedule::Angles& angles, int64_t begin, i
 void rope_reference(const Rope& problem) { scalar(problem, {problem.table->cosine(0), problem.table->half()}, 0, problem.rows); }
 
 void rope(const Device& device, const Rope& problem) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return cuda::rope(device, problem);
   const auto schedule = device.isa() == Isa::kAvx512 ? rope_schedule::avx512
                         : device.isa() == Isa::kAvx2 ? rope_schedule::avx2
                                                      : scalar;

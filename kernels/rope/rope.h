@@ -48,15 +48,20 @@ class RopeTable {
   const float* cosine(int64_t position) const { return table_.data() + position * 2 * half_; }
   const float* sine(int64_t position) const { return cosine(position) + half_; }
 
+  // Copies the table to a GPU; rope() on that device needs it there. Nothing with Backend::kCpu.
+  void to_device(const Device& device);
+  const float* on_device() const { return device_table_.as<float>(); }  // [position][2][half]; null before to_device()
+
  private:
   int64_t half_ = 0;
   int64_t positions_ = 0;
   std::vector<float> table_;
+  Buffer device_table_;
 };
 
 // In place: y1 = bf(fma(x1, c, -RN(x2 * s))), y2 = bf(fma(x2, c, RN(x1 * s))) for each of `heads` vectors of head_dim of each
 // row, where x1 is the first and x2 the second half of the vector's first 2 * table->half() elements; the rest passes through.
-// Positions lie in [0, table->positions()).
+// Positions lie in [0, table->positions()). The table is constant data: it was on the device before the kernels now queued.
 struct Rope {
   int64_t rows = 0;
   int64_t heads = 0;

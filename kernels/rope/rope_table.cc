@@ -140,4 +140,11 @@ absl::StatusOr<RopeTable> RopeTable::make(const RopeScaling& scaling, double the
   return table;
 }
 
+void RopeTable::to_device(const Device& device) {
+  if (device.backend() == Backend::kCpu) return;
+  const size_t bytes = table_.size() * sizeof(float);
+  device_table_ = Buffer(device, bytes);
+  device.upload(device_table_.data(), table_.data(), bytes);
+}
+
 }  // namespace invar

@@ -5,11 +5,12 @@
 #include <stdexcept>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/rows/rows.h"
 
 namespace invar::parallel {
 
 ExpertExchange::ExpertExchange(const Device& device, const Group& ep, std::vector<int> owner)
-    : device_(&device), ep_(ep), owner_(std::move(owner)), experts_of_(ep.size()) {
+    : device_(&device), ep_(ep), ep_host_(ep.on_host()), owner_(std::move(owner)), experts_of_(ep.size()) {
   for (size_t expert = 0; expert < owner_.size(); ++expert) {
     if (owner_[expert] < 0 || owner_[expert] >= ep.size())
       throw std::logic_error(absl::StrCat("expert exchange: expert ", expert, " has owner ", owner_[expert], " of ", ep.size()));
@@ -22,10 +23,23 @@ ExpertExchange::ExpertExchange(const Device& device, const Group& ep, std::vecto
     for (int expert : experts) place_[expert] = place++;
 }
 
+const int64_t* DeviceIndex::place(const Device& device, std::span<const int64_t> values) {
+  if (device.backend() == Backend::kCpu) return values.data();
+  if (buffer_.size() < values.size_bytes()) buffer_ = Buffer(device, values.size_bytes() * 5 / 4);
+  device.upload(buffer_.data(), values.data(), values.size_bytes());
+  return buffer_.as<int64_t>();
+}
+
 Bf16* ExpertExchange::rows_of(Buffer& buffer, int64_t rows) {
   const size_t bytes = rows * width_ * sizeof(Bf16);
-  if (buffer.size() < bytes) buffer = Buffer(bytes + bytes / 4);  // a little more: routing differs from step to step
+  if (buffer.size() < bytes) buffer = Buffer(*device_, bytes + bytes / 4);  // a little more: routing differs from step to step
   return buffer.as<Bf16>();
+}
+
+void ExpertExchange::reorder(const Bf16* from, const std::vector<int64_t>& index, DeviceIndex& place, Bf16* to) {
+  const int64_t bytes = width_ * int64_t{sizeof(Bf16)};
+  gather_rows(*device_, {.count = static_cast<int64_t>(index.size()), .row_bytes = bytes, .from = from, .from_stride = bytes,
+                         .index = place.place(*device_, index), .to = to, .to_stride = bytes});
 }
 
 DispatchedRows ExpertExchange::dispatch(const Bf16* rows, int64_t n, int64_t width, const int32_t* ids, int64_t top_k) {
@@ -33,27 +47,27 @@ DispatchedRows ExpertExchange::dispatch(const Bf16* rows, int64_t n, int64_t wid
   const int64_t experts = static_cast<int64_t>(owner_.size());
   const int64_t capacity = (n * top_k + experts - 1) / experts;
   const bool bounded = device_->control_arm() == ControlArm::kExpertCapacity;
+  ids_.resize(static_cast<size_t>(n * top_k));
+  device_->download(ids_.data(), ids, ids_.size() * sizeof(int32_t));
 
   // Home order: (owner, expert, row, slot), so that a peer's rows are one stretch and an expert's rows one stretch in it.
   row_of_.assign(n * top_k, -1);
   sent_counts_.assign(experts, 0);
   for (int64_t i = 0; i < n * top_k; ++i) {
-    if (ids[i] < 0 || ids[i] >= experts)
-      throw std::logic_error(absl::StrCat("expert exchange: row ", i / top_k, " asks for expert ", ids[i], " of ", experts));
-    int64_t& count = sent_counts_[place_[ids[i]]];
+    if (ids_[i] < 0 || ids_[i] >= experts)
+      throw std::logic_error(absl::StrCat("expert exchange: row ", i / top_k, " asks for expert ", ids_[i], " of ", experts));
+    int64_t& count = sent_counts_[place_[ids_[i]]];
     if (bounded && count == capacity) continue;
     row_of_[i] = count++;  // for now the place within the expert's stretch
   }
   std::vector<int64_t> begin(experts + 1, 0);
   for (int64_t place = 0; place < experts; ++place) begin[place + 1] = begin[place] + sent_counts_[place];
+  token_of_.resize(static_cast<size_t>(begin[experts]));
   for (int64_t i = 0; i < n * top_k; ++i)
-    if (row_of_[i] >= 0) row_of_[i] += begin[place_[ids[i]]];
-  Bf16* home = rows_of(home_rows_, begin[experts]);
-  device_->pool().run(n, [&](int64_t r) {
-    for (int64_t i = r * top_k; i < (r + 1) * top_k; ++i)
-      if (row_of_[i] >= 0) std::memcpy(home + row_of_[i] * width, rows + r * width, width * sizeof(Bf16));
-  });
-
+    if (row_of_[i] >= 0) {
+      row_of_[i] += begin[place_[ids_[i]]];
+      token_of_[row_of_[i]] = i / top_k;
+    }
   home_.assign(ep_.size(), {});
   for (int64_t peer = 0, place = 0; peer < ep_.size(); ++peer) {
     home_[peer].first = begin[place];
@@ -61,19 +75,36 @@ DispatchedRows ExpertExchange::dispatch(const Bf16* rows, int64_t n, int64_t wid
     home_[peer].count = begin[place] - home_[peer].first;
   }
   exchange_counts();
+
+  const int64_t here = begin[experts], arriving = source_.back().first + source_.back().count;
+  Bf16* home = rows_of(travelled_, here + arriving);
+  reorder(rows, token_of_, token_index_, home);
   if (ep_.size() == 1) return {home, offsets_};  // home order is dispatched order
 
-  Bf16* arrived = rows_of(arrival_rows_, source_.back().first + source_.back().count);
-  move_rows(home, home_, arrived, source_, "expert dispatch");
+  move_rows(home, home_, home + here * width, source_, "expert dispatch");
+  order_arrivals();
   Bf16* sorted = rows_of(sorted_rows_, offsets_.back());
-  device_->pool().run(static_cast<int64_t>(pieces_.size()), [&](int64_t i) {
-    const Piece& piece = pieces_[i];
-    // Rows whose expert is at home did not travel: they are where they were packed.
-    const bool stayed = piece.source == ep_.index();
-    const Bf16* from = stayed ? home + home_[piece.source].first * width : arrived + source_[piece.source].first * width;
-    std::memcpy(sorted + piece.in_sorted * width, from + piece.in_stretch * width, piece.count * width * sizeof(Bf16));
-  });
+  reorder(home, travelled_of_, travelled_index_, sorted);
   return {sorted, offsets_};
+}
+
+// Where each dispatched row lies among the travelled ones, and the way back.
+void ExpertExchange::order_arrivals() {
+  const int64_t here = static_cast<int64_t>(token_of_.size());
+  travelled_of_.resize(static_cast<size_t>(offsets_.back()));
+  leaving_of_.resize(static_cast<size_t>(source_.back().first + source_.back().count));
+  staying_of_.resize(static_cast<size_t>(home_[ep_.index()].count));
+  for (const Piece& piece : pieces_)
+    for (int64_t i = 0; i < piece.count; ++i) {
+      const int64_t sorted = piece.in_sorted + i, place = piece.in_stretch + i;
+      if (piece.source == ep_.index()) {  // rows whose expert is at home did not travel: they are where they were packed
+        travelled_of_[sorted] = home_[piece.source].first + place;
+        staying_of_[place] = sorted;
+      } else {
+        travelled_of_[sorted] = here + source_[piece.source].first + place;
+        leaving_of_[source_[piece.source].first + place] = sorted;
+      }
+    }
 }
 
 void ExpertExchange::exchange_counts() {
@@ -87,7 +118,7 @@ void ExpertExchange::exchange_counts() {
     from.push_back(std::as_writable_bytes(std::span(received_counts_).subspan(peer * local, local)));
     place += static_cast<int64_t>(experts);
   }
-  ep_.all_to_all_v(to, from, "expert counts");
+  ep_host_.all_to_all_v(to, from, "expert counts");
 
   source_.assign(ep_.size(), {});
   std::vector<int64_t> in_stretch(ep_.size(), 0);
@@ -130,17 +161,14 @@ void ExpertExchange::move_rows(const Bf16* from, const std::vector<Stretch>& sen
 }
 
 ReturnedRows ExpertExchange::combine_return(const Bf16* results) {
-  if (ep_.size() == 1) return {results, row_of_};
-  Bf16* home = home_rows_.as<Bf16>();
-  Bf16* leaving = arrival_rows_.as<Bf16>();
-  device_->pool().run(static_cast<int64_t>(pieces_.size()), [&](int64_t i) {
-    const Piece& piece = pieces_[i];
-    const bool stays = piece.source == ep_.index();
-    Bf16* into = stays ? home + home_[piece.source].first * width_ : leaving + source_[piece.source].first * width_;
-    std::memcpy(into + piece.in_stretch * width_, results + piece.in_sorted * width_, piece.count * width_ * sizeof(Bf16));
-  });
+  const int64_t* row_of = row_of_index_.place(*device_, row_of_);
+  if (ep_.size() == 1) return {results, row_of, row_of_};
+  Bf16* home = travelled_.as<Bf16>();
+  Bf16* leaving = home + static_cast<int64_t>(token_of_.size()) * width_;
+  reorder(results, leaving_of_, leaving_index_, leaving);
+  reorder(results, staying_of_, staying_index_, home + home_[ep_.index()].first * width_);
   move_rows(leaving, source_, home, home_, "expert return");
-  return {home, row_of_};
+  return {home, row_of, row_of_};
 }
 
 }  // namespace invar::parallel

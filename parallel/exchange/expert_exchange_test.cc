@@ -80,10 +80,10 @@ Outcome run(const Step& step, const std::vector<int>& owner, ControlArm arm = Co
           }
         }
         const ReturnedRows back = exchange.combine_return(results.data());
-        ASSERT_EQ(back.row_of.size(), step.ids[home].size());
+        ASSERT_EQ(back.row_of_on_host.size(), step.ids[home].size());
         out[home].clear();
         std::set<int64_t> used;
-        for (const int64_t r : back.row_of) {
+        for (const int64_t r : back.row_of_on_host) {
           auto& row = out[home].emplace_back();
           if (r < 0) continue;
           EXPECT_TRUE(used.insert(r).second);

@@ -1,30 +1,19 @@
 #include "parallel/reduce/tree_all_reduce.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
 
+#include "kernels/merge/merge.h"
+#include "kernels/norm/residual_norm.h"
 #include "parallel/grid/grid.h"
 
 namespace invar::parallel {
 namespace {
 
 constexpr int64_t kSliceUnit = 64;     // elements: slices of y begin on cache lines of their own
-constexpr int64_t kMergeBlock = 4096;  // elements handed to one worker: small enough to stay in its first cache
-constexpr numerics::TreeNode kRoot{3, 0};
-static_assert(1 << kRoot.level == numerics::kSegments);
 
 Range slice_of(int64_t count, int ranks, int rank) {
   const Range units = shard((count + kSliceUnit - 1) / kSliceUnit, ranks, rank);
   return {std::min(count, units.begin * kSliceUnit), std::min(count, units.end * kSliceUnit)};
-}
-
-// What an ordinary all-reduce does: left to right, whoever is there.
-void add_in_order(const float* const* values, size_t terms, int64_t count, float* sum) {
-  if (terms == 0) std::memset(sum, 0, count * sizeof(float));
-  else std::memcpy(sum, values[0], count * sizeof(float));
-  for (size_t i = 1; i < terms; ++i)
-    for (int64_t k = 0; k < count; ++k) sum[k] = numerics::add(sum[k], values[i][k]);
 }
 
 }  // namespace
@@ -51,13 +40,42 @@ TreeAllReduce::TreeAllReduce(const Device& device, const Group& tp, ReduceAlgori
 
 float* TreeAllReduce::scratch(Buffer& buffer, int64_t floats) {
   const size_t bytes = floats * sizeof(float);
-  if (buffer.size() < bytes) buffer = Buffer(bytes);
+  if (buffer.size() < bytes) buffer = Buffer(*device_, bytes);
   return buffer.as<float>();
 }
 
 void TreeAllReduce::run(const RowReduction& problem) {
   const int64_t count = problem.rows * problem.outputs;
   if (count == 0) return;
+  const Pieces pieces = pieces_of(problem);
+  if (scatters(count)) scatter(problem, pieces);
+  else merge(problem, pieces, gather_values(problem, pieces), 0, count);
+}
+
+void TreeAllReduce::run(const RowReduction& problem, const ResidualNorm& next) {
+  const int64_t count = problem.rows * problem.outputs;
+  if (count == 0) return;
+  const Pieces pieces = pieces_of(problem);
+  if (scatters(count)) {
+    scatter(problem, pieces);
+    residual_rms_norm(*device_, {.rows = problem.rows, .width = problem.outputs, .x = next.x, .y = problem.y, .weight = next.weight,
+                                 .epsilon = next.epsilon, .normed = next.normed});
+    return;
+  }
+  const std::vector<const float*> values = gather_values(problem, pieces);
+  MergeNodes m{.outputs = problem.outputs, .end = count, .nodes = pieces.nodes, .listed_order = pieces.rank_order,
+               .bias = problem.bias};
+  std::copy(values.begin(), values.end(), m.values.begin());
+  merge_residual_norm(*device_, {.merge = m, .x = next.x, .weight = next.weight, .epsilon = next.epsilon, .normed = next.normed});
+}
+
+bool TreeAllReduce::scatters(int64_t count) const {
+  if (tp_.size() == 1 || algorithm_ == ReduceAlgorithm::kGather) return false;
+  return algorithm_ == ReduceAlgorithm::kScatter || count * int64_t{sizeof(float)} >= kScatterBytes;
+}
+
+TreeAllReduce::Pieces TreeAllReduce::pieces_of(const RowReduction& problem) {
+  const int64_t count = problem.rows * problem.outputs;
   Pieces pieces{.first = {0}, .mine = problem.partials};
   pieces.rank_order = device_->control_arm() == ControlArm::kRankOrderAllReduce;
   for (int rank = 0; rank < tp_.size(); ++rank) {
@@ -69,7 +87,7 @@ void TreeAllReduce::run(const RowReduction& problem) {
         std::vector<const float*> segments;
         for (size_t i = 0; i < nodes.size(); ++i) segments.push_back(problem.partials + i * count);
         float* sum = scratch(folded_, count);
-        add_in_order(segments.data(), segments.size(), count, sum);
+        add_listed(*device_, segments, count, sum);
         pieces.mine = sum;
       }
       nodes.resize(1);
@@ -77,13 +95,11 @@ void TreeAllReduce::run(const RowReduction& problem) {
     pieces.nodes.insert(pieces.nodes.end(), nodes.begin(), nodes.end());
     pieces.first.push_back(static_cast<int>(pieces.nodes.size()));
   }
-  const bool scatters = algorithm_ == ReduceAlgorithm::kScatter ||
-                        (algorithm_ == ReduceAlgorithm::kAuto && count * int64_t{sizeof(float)} >= kScatterBytes);
-  if (scatters && tp_.size() > 1) scatter(problem, pieces);
-  else gather(problem, pieces);
+  return pieces;
 }
 
-void TreeAllReduce::gather(const RowReduction& problem, const Pieces& pieces) {
+// Every node's values, on each rank.
+std::vector<const float*> TreeAllReduce::gather_values(const RowReduction& problem, const Pieces& pieces) {
   const int64_t count = problem.rows * problem.outputs;
   const int me = tp_.index();
   const int total = static_cast<int>(pieces.nodes.size());
@@ -103,7 +119,7 @@ void TreeAllReduce::gather(const RowReduction& problem, const Pieces& pieces) {
     received += floats;
   }
   if (tp_.size() > 1) tp_.exchange(sends, receives, "tree all-reduce (gather)");
-  merge_and_finish(problem, pieces, values.data(), 0, count);
+  return values;
 }
 
 void TreeAllReduce::scatter(const RowReduction& problem, const Pieces& pieces) {
@@ -133,7 +149,7 @@ void TreeAllReduce::scatter(const RowReduction& problem, const Pieces& pieces) {
       sends.push_back({peer, std::as_bytes(std::span(pieces.mine + i * count + slice.begin, slice.size()))});
   }
   tp_.exchange(sends, receives, "tree all-reduce (scatter)");
-  merge_and_finish(problem, pieces, values.data(), own.begin, own.end);
+  merge(problem, pieces, values, own.begin, own.end);
   std::vector<std::span<std::byte>> slices;
   for (int rank = 0; rank < tp_.size(); ++rank) {
     const Range slice = slice_of(count, tp_.size(), rank);
@@ -142,35 +158,13 @@ void TreeAllReduce::scatter(const RowReduction& problem, const Pieces& pieces) {
   tp_.all_gather_v(slices[me], slices, "tree all-reduce (gather of slices)");
 }
 
-// values[i]: node i's values from flat element `begin` on. Writes y of elements [begin, end). A root lives for one block only, in
-// cache: it is rounded to y before the next block is merged.
-void TreeAllReduce::merge_and_finish(const RowReduction& problem, const Pieces& pieces, const float* const* values, int64_t begin,
-                                     int64_t end) {
-  const size_t total = pieces.nodes.size();
-  const TreeMerge tree(pieces.nodes, kRoot);
-  device_->pool().run((end - begin + kMergeBlock - 1) / kMergeBlock, [&](int64_t block) {
-    const int64_t first = begin + block * kMergeBlock;
-    const int64_t count = std::min(kMergeBlock, end - first);
-    std::array<const float*, numerics::kSegments> from{};
-    for (size_t i = 0; i < total; ++i) from[i] = values[i] + (first - begin);
-    alignas(64) std::array<float, kMergeBlock> root;
-    if (pieces.rank_order) add_in_order(from.data(), total, count, root.data());
-    else tree.apply(from.data(), count, root.data());
-    finish(problem, root.data(), first, count);
-  });
-}
-
-// A block may begin and end inside a row: the ragged ends are finished as shorter rows of their own.
-void TreeAllReduce::finish(const RowReduction& problem, const float* root, int64_t first, int64_t count) {
-  const int64_t width = problem.outputs;
-  for (int64_t at = 0; at < count;) {
-    const int64_t column = (first + at) % width;
-    const bool whole = column == 0 && count - at >= width;
-    const int64_t rows = whole ? (count - at) / width : 1;
-    const int64_t length = whole ? width : std::min(width - column, count - at);
-    finish_row_linear(*device_, root + at, problem.bias ? problem.bias + column : nullptr, rows, length, problem.y + first + at);
-    at += rows * length;
-  }
+// values[i]: node i's values from flat element `begin` on. Writes y of elements [begin, end).
+void TreeAllReduce::merge(const RowReduction& problem, const Pieces& pieces, const std::vector<const float*>& values, int64_t begin,
+                          int64_t end) {
+  MergeNodes m{.outputs = problem.outputs, .begin = begin, .end = end, .nodes = pieces.nodes, .listed_order = pieces.rank_order,
+               .bias = problem.bias, .y = problem.y};
+  std::copy(values.begin(), values.end(), m.values.begin());
+  merge_nodes(*device_, m);
 }
 
 }  // namespace invar::parallel

@@ -33,20 +33,30 @@ struct RowReduction {
   Bf16* y = nullptr;                // [rows][outputs] = bf(RN(root + bias)), on every rank
 };
 
+// What follows the reduction between two blocks of a decoder: x[r] = residual(x[r], y[r]), normed[r] = rms_norm(x[r]).
+struct ResidualNorm {
+  Bf16* x = nullptr;             // [rows][outputs]
+  const Bf16* weight = nullptr;  // [outputs]
+  float epsilon = 0;
+  Bf16* normed = nullptr;  // [rows][outputs]
+};
+
 // Owns the scratch of one rank; grows to the largest problem seen. 1 to 8 ranks, segments_of() shares.
 class TreeAllReduce {
  public:
   TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm = ReduceAlgorithm::kAuto);
   // Collective over the group. Throws PeerFailure.
   void run(const RowReduction& problem);
+  // The same with what follows, in fewer passes: the bits of run(), residual_add() and rms_norm(). problem.y is scratch.
+  void run(const RowReduction& problem, const ResidualNorm& next);
 
  private:
   struct Pieces;
-  void gather(const RowReduction& problem, const Pieces& pieces);
+  Pieces pieces_of(const RowReduction& problem);
+  bool scatters(int64_t count) const;
+  std::vector<const float*> gather_values(const RowReduction& problem, const Pieces& pieces);
   void scatter(const RowReduction& problem, const Pieces& pieces);
-  void merge_and_finish(const RowReduction& problem, const Pieces& pieces, const float* const* values, int64_t begin,
-                        int64_t end);
-  void finish(const RowReduction& problem, const float* root, int64_t first, int64_t count);
+  void merge(const RowReduction& problem, const Pieces& pieces, const std::vector<const float*>& values, int64_t begin, int64_t end);
   float* scratch(Buffer& buffer, int64_t floats);
 
   const Device* device_;

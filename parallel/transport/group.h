@@ -19,6 +19,8 @@ class Group {
   int member(int index) const { return members_[index]; }
   Transport& transport() const { return *transport_; }
   uint64_t collectives() const { return collectives_; }
+  // The same ranks for bytes in host memory. Every rank must mix the calls of both groups in the same order.
+  Group on_host() const { return Group(transport_->host_memory(), members_, tag_); }
 
   // Each member's `mine` (equal sizes) to everybody: all = size() pieces in member order. mine may be its own place in all.
   void all_gather(std::span<const std::byte> mine, std::span<std::byte> all, const char* name = "all-gather");

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/device/device.h"
 #include "parallel/transport/peer_failure.h"
 
 namespace invar::parallel {
@@ -55,6 +56,9 @@ class Transport {
   // each send before any receives may hang until the deadline. Throws PeerFailure; the group is then unusable.
   virtual void exchange(std::span<const Send> sends, std::span<const Receive> receives, const Phase& phase) = 0;
 
+  // The transport for bytes in host memory: this one, unless it moves the memory of a device.
+  virtual Transport& host_memory() { return *this; }
+
   // Messages of a size only the sender knows; first in, first out per (source, destination, tag), apart from exchanges of the
   // same tag. Sending copies, posts and returns: a message not taken within the timeout fails a later call of the sender.
   virtual void send_message(int peer, int tag, std::span<const std::byte> bytes) = 0;
@@ -77,6 +81,15 @@ std::vector<std::unique_ptr<Transport>> start_threads(int size, const TransportO
 // This process as one rank of the MPI job that mpirun or srun started. Call once, on the thread that will use it.
 // Unimplemented in a build without MPI.
 absl::StatusOr<std::unique_ptr<Transport>> start_mpi(const TransportOptions& options = {});
+
+// Exchanges of memory that `device` owns: through page-locked host memory and `inner`, which carries everything else as it is.
+// Both outlive it. With a CPU there is nothing to stage.
+std::unique_ptr<Transport> staged(Transport& inner, const Device& device);
+
+// The same over NCCL, GPU to GPU; messages and host memory still go through `inner`. A collective over all of inner's ranks: the
+// same verdict on each. FailedPrecondition where two ranks share a GPU or NCCL is not installed; throws PeerFailure. An exchange
+// returns when it is queued on the device's stream; a peer that never comes is noticed while the device is waited for.
+absl::StatusOr<std::unique_ptr<Transport>> start_nccl(Transport& inner, const Device& device, const TransportOptions& options = {});
 
 // For tests: waits a seeded random time in [0, most] before each exchange or message, and posts the sends of an exchange in a
 // random order (that of one peer's entries is kept), so that arrival orders differ from run to run.

@@ -138,5 +138,64 @@ TEST(Health, OneReplicaOfTwoIsEnoughToServe) {
   EXPECT_THAT(info->progress(), HasSubstr("rank 1 on host b is gone"));
 }
 
+// Two replicas: the first hangs at its first step, the second is lost at step `lose_second_at` (0 = never).
+std::unique_ptr<Service> serving_with_a_hanging_replica(Arrangement given, uint64_t lose_second_at,
+                                                        engine::FakeExecutor** hanging) {
+  given.engine.step_timeout = 50ms;
+  auto service = std::make_unique<Service>(given);
+  std::vector<std::unique_ptr<Executor>> executors;
+  engine::FakeOptions fake = given.fake;
+  fake.hang_at_step = 1;
+  auto first = std::make_unique<engine::FakeExecutor>(fake);
+  *hanging = first.get();
+  executors.push_back(std::move(first));
+  fake = given.fake;
+  fake.lose_at_step = lose_second_at;
+  executors.push_back(std::make_unique<engine::FakeExecutor>(fake));
+  service->engine = start_engine(given, std::move(executors));
+  service->server->serve(service->engine, {});
+  service->client->start(
+      request_of({5}, 20), 60s, [](const v1::GenerateResponse&) { return true; }, [](const absl::Status&) {});
+  EXPECT_TRUE(soon([&] { return service->engine->stats().replicas_stepping == 1; }));
+  return service;
+}
+
+TEST(Health, AnOverdueReplicaLeavesTheOtherServing) {
+  engine::FakeExecutor* hanging = nullptr;
+  const auto service = serving_with_a_hanging_replica({}, 0, &hanging);
+  for (int i = 0; i < 4; ++i) {  // past the second in which nothing moves, too
+    std::this_thread::sleep_for(350ms);
+    EXPECT_TRUE(service->client->check_health(kModel, 5s).ok());
+  }
+  const auto whole = service->client->generate_whole(request_of({1, 2}, 20), 10s);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(tokens_of(*whole), service->wanted({1, 2}, 20));
+  const auto info = service->client->server_info(5s);
+  ASSERT_TRUE(info.ok());
+  EXPECT_EQ(info->state(), v1::SERVER_STATE_SERVING);
+  EXPECT_THAT(info->progress(), HasSubstr("replica 0: a step has had no result"));
+  hanging->release();
+  EXPECT_TRUE(soon([&] { return service->engine->stats().healthy; }));
+}
+
+TEST(Health, WhenTheOnlyReplicaThatStepsIsLostNobodyServes) {
+  engine::FakeExecutor* hanging = nullptr;
+  const auto service = serving_with_a_hanging_replica({}, 3, &hanging);
+  EXPECT_TRUE(service->client->check_health(kModel, 5s).ok());
+  Watcher watcher(service->server->addresses()[0], kModel);
+  EXPECT_EQ(watcher.next(), Status::SERVING);
+  service->client->start(
+      request_of({1, 2}, 20), 60s, [](const v1::GenerateResponse&) { return true; }, [](const absl::Status&) {});
+  EXPECT_EQ(watcher.next(), Status::NOT_SERVING);
+  EXPECT_EQ(service->engine->stats().replicas_alive, 1) << "alive, but not stepping";
+  const auto info = service->client->server_info(5s);
+  ASSERT_TRUE(info.ok());
+  EXPECT_THAT(info->progress(), HasSubstr("rank 1 on host b is gone"));
+  EXPECT_THAT(info->progress(), HasSubstr("replica 0: a step has had no result"));
+  hanging->release();  // the one that hung comes back, with the other's request too
+  EXPECT_EQ(watcher.next(), Status::SERVING);
+  EXPECT_TRUE(soon([&] { return service->engine->stats().finished == 2; }));
+}
+
 }  // namespace
 }  // namespace invar::rpc

@@ -2,9 +2,12 @@
 #include <google/protobuf/dynamic_message.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstring>
 #include <filesystem>
 #include <set>
 
@@ -233,10 +236,24 @@ TEST(Service, ListensOnSeveralAddressesAndOnEachOnce) {
   ASSERT_TRUE(tcp.ok()) << tcp.status();
   EXPECT_TRUE((*tcp)->generate_whole(request_of({1}, 4), 10s).ok());
 
-  given.server.listen = {options.address};
-  const absl::Status status = Server::start(given.server).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(options.address));
+  for (const std::string& taken : {options.address, path}) {
+    given.server.listen = {taken};
+    const absl::Status status = Server::start(given.server).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << taken;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(taken));
+  }
+  EXPECT_TRUE(service->client->generate_whole(request_of({1}, 4), 10s).ok()) << "the first one still has its socket";
+  {  // What a killed server leaves is no hindrance.
+    const std::string left = absl::StrCat("/tmp/invar_left_", getpid(), ".sock");
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, left.c_str(), sizeof address.sun_path - 1);
+    ASSERT_EQ(bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    close(fd);
+    given.server.listen = {absl::StrCat("unix:", left)};
+    EXPECT_TRUE(Server::start(given.server).ok());
+  }
   given.server.listen = {"nonsense"};
   EXPECT_EQ(Server::start(given.server).status().code(), absl::StatusCode::kInvalidArgument);
   given.server.listen = {};

@@ -6,8 +6,8 @@
 namespace invar::rpc {
 namespace {
 
-// Serving = somebody makes steps: a server with one replica of two left answers every request, and a load balancer that took it
-// off would make a small loss a whole one. Empty text = all is well.
+// Serving = a replica lives and makes steps: a server with one replica of two left answers every request, and a load balancer
+// that took it off would make a small loss a whole one. Empty text = all is well.
 struct Condition {
   v1::ServerState state;
   std::string trouble;
@@ -15,14 +15,16 @@ struct Condition {
 
 Condition condition_of(const Engine& engine) {
   const EngineStats stats = engine.stats();
-  // The engine sees overdue steps itself, unless it is its own thread that hangs.
   const double limit = std::chrono::duration<double>(engine.options().step_timeout).count() + 1;
-  if (stats.seconds_since_progress > limit) {
+  if (stats.seconds_since_turn > limit)
+    return {v1::SERVER_STATE_UNHEALTHY, absl::StrFormat("the engine has not gone round for %.0f s", stats.seconds_since_turn)};
+  if (stats.replicas_stepping == 0) return {v1::SERVER_STATE_UNHEALTHY, stats.trouble};
+  // The engine sees overdue steps itself and goes round them; work that waits with no step under way has no such reason.
+  if (stats.seconds_since_progress > limit && stats.replicas_stepping == stats.replicas_alive) {
     return {v1::SERVER_STATE_UNHEALTHY,
             absl::StrFormat("work is pending and nothing has moved for %.0f s", stats.seconds_since_progress)};
   }
-  const bool lost_some = stats.replicas_alive > 0 && stats.replicas_alive < stats.replicas;
-  return {stats.healthy || lost_some ? v1::SERVER_STATE_SERVING : v1::SERVER_STATE_UNHEALTHY, stats.trouble};
+  return {v1::SERVER_STATE_SERVING, stats.trouble};
 }
 
 void fill(const EngineStats& stats, v1::ServerStats& out) {

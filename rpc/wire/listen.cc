@@ -1,6 +1,13 @@
 #include "rpc/wire/listen.h"
 
 #include <grpcpp/security/server_credentials.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -8,6 +15,23 @@
 #include "absl/strings/str_join.h"
 
 namespace invar::rpc {
+namespace {
+
+// gRPC removes a socket that is there before it binds: right for one that a dead server left, but the clients of a living one
+// would silently be another server's.
+bool somebody_listens(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof address.sun_path - 1));
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  // EAGAIN: its backlog is full, so it lives.
+  const bool answered = connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN;
+  close(fd);
+  return answered;
+}
+
+}  // namespace
 
 absl::Status check_address(const std::string& address, const char* what) {
   const auto bad = [&](const char* why) {
@@ -36,6 +60,8 @@ absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   for (size_t i = 0; i < addresses.size(); ++i) {
     if (absl::Status status = check_address(addresses[i], "listen address"); !status.ok()) return status;
+    if (absl::StartsWith(addresses[i], "unix:") && somebody_listens(addresses[i].substr(5)))
+      return absl::UnavailableError(absl::StrCat("listen address ", addresses[i], ": in use, a server answers there"));
     builder.AddListeningPort(addresses[i], grpc::InsecureServerCredentials(), &out.ports[i]);
   }
   out.server = builder.BuildAndStart();

@@ -181,6 +181,7 @@ EngineStats Engine::Impl::stats() const {
   EngineStats s = published_;
   s.seconds_since_progress =
       outstanding_ > 0 ? std::max(0.0, std::chrono::duration<double>(Clock::now() - published_progress_).count()) : 0;
+  s.seconds_since_turn = std::chrono::duration<double>(Clock::now() - published_at_).count();
   return s;
 }
 

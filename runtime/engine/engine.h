@@ -29,7 +29,8 @@ struct EngineOptions {
   int plans_in_flight = 2;                // plans submitted whose results are not known; 1 = each waits for the one before
   uint64_t seed = 0;                      // of requests that name none
   std::string served_model_name;
-  std::chrono::milliseconds step_timeout{300'000};  // a step that takes longer makes the engine unhealthy until its result comes
+  // A step that takes longer makes its replica overdue until the result comes: it gets no new requests while another one steps.
+  std::chrono::milliseconds step_timeout{300'000};
   // Sees every plan just before it is submitted, on the engine's thread: a flight recorder.
   std::function<void(const v1::StepPlan& plan, int replica)> observer;
 };
@@ -42,9 +43,11 @@ struct EngineStats {
   uint64_t preemptions = 0, aborted = 0, finished = 0, rejected = 0;
   double last_step_seconds = 0;           // wall time of the last step
   double seconds_since_progress = 0;      // with work pending; 0 when idle
+  double seconds_since_turn = 0;          // since the engine's own thread last went round; more than a moment: it hangs
   bool healthy = true;                    // false: a worker group was lost, or a step is overdue
-  std::string trouble;                    // why, when not healthy
+  std::string trouble;                    // why, when not healthy: the first loss, and what is overdue
   int replicas = 0, replicas_alive = 0;
+  int replicas_stepping = 0;              // alive and with no overdue step: who serves new requests
 };
 
 class Engine {

@@ -137,6 +137,56 @@ TEST(EngineFailure, AnOverdueStepIsUnhealthyUntilItComes) {
   EXPECT_EQ(h.engine->stats().seconds_since_progress, 0);
 }
 
+TEST(EngineFailure, AnOverdueReplicaGetsNoNewRequestsWhileAnotherSteps) {
+  Mode mode;
+  mode.eos = {};
+  mode.replicas = 2;
+  mode.engine.step_timeout = std::chrono::milliseconds(50);
+  mode.replica_changes = {[](FakeOptions* o) { o->hang_at_step = 1; }};
+  Harness h(mode);
+  const v1::GenerateRequest stuck = request_of({1, 2, 3}, 30);
+  h.submit(0, stuck);  // with both idle the first replica takes it
+  for (int i = 0; i < 500 && h.engine->stats().replicas_stepping == 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EngineStats s = h.engine->stats();
+  EXPECT_FALSE(s.healthy);
+  EXPECT_EQ(s.replicas_alive, 2);
+  EXPECT_EQ(s.replicas_stepping, 1);
+  EXPECT_NE(s.trouble.find("replica 0: a step has had no result for 50 ms"), std::string::npos) << s.trouble;
+  // All at once, so that by load alone every second one would go to the replica that hangs.
+  const std::vector<v1::GenerateRequest> requests = some(6, 20);
+  for (int i = 0; i < 6; ++i) h.submit(1 + i, requests[i]);
+  ASSERT_TRUE(h.client.wait(6)) << "a request waits for the replica that hangs";
+  for (int i = 0; i < 6; ++i)
+    for (const auto& [choice, c] : h.client.seen(1 + i).choices) EXPECT_EQ(c.tokens, wanted(mode, requests[i], choice).tokens);
+  EXPECT_FALSE(h.client.seen(0).over);
+  EXPECT_EQ(h.engine->stats().replicas_stepping, 1);
+  h.fakes[0]->release();
+  ASSERT_TRUE(h.client.wait(7));
+  EXPECT_EQ(h.client.seen(0).choices.at(0).tokens, wanted(mode, stuck, 0).tokens);
+  for (int i = 0; i < 500 && !h.engine->stats().healthy; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  s = h.engine->stats();
+  EXPECT_EQ(s.replicas_stepping, 2);
+  EXPECT_EQ(s.trouble, "");
+  EXPECT_LT(s.seconds_since_turn, 30);
+}
+
+TEST(EngineFailure, TheFirstLossIsTheOneThatIsNamed) {
+  Mode mode;
+  mode.eos = {};
+  mode.replicas = 2;
+  const auto dies_of = [](const char* what, uint64_t step) {
+    return [=](FakeOptions* o) {
+      o->tamper = [=](v1::StepResult* r) {
+        if (r->step() == step) r->set_failure(what);
+      };
+    };
+  };
+  mode.replica_changes = {dies_of("rank 0 on host early", 3), dies_of("rank 1 on host late", 200)};
+  Harness h(mode);
+  for (const Seen& s : h.run(some(6, 400))) EXPECT_TRUE(absl::IsUnavailable(s.status)) << s.status;
+  EXPECT_EQ(h.engine->stats().trouble, "rank 0 on host early");
+}
+
 TEST(EngineFailure, TheObserverSeesEveryPlanAndReplayingThemGivesTheSame) {
   Mode mode;
   std::mutex mutex;

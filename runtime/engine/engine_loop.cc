@@ -54,9 +54,12 @@ void Engine::Impl::run() {
 }
 
 int Engine::Impl::least_loaded() const {
+  const auto before = [](const engine::Replica& a, const engine::Replica& b) {
+    return a.overdue != b.overdue ? b.overdue : a.load < b.load;
+  };
   int best = -1;
   for (size_t i = 0; i < replicas_.size(); ++i)
-    if (replicas_[i]->alive() && (best < 0 || replicas_[i]->load < replicas_[best]->load)) best = static_cast<int>(i);
+    if (replicas_[i]->alive() && (best < 0 || before(*replicas_[i], *replicas_[best]))) best = static_cast<int>(i);
   return best;
 }
 
@@ -105,7 +108,7 @@ void Engine::Impl::take_result(int index, const v1::StepResult& result) {
     engine::Sequence* s = draw.sequence;
     engine::Request* request = s->request;
     for (const v1::TokenResult* r : draw.results) {
-      const bool ended = request->take(s->choice, *r);
+      const bool ended = request->take(s, *r);
       replica.scheduler().received(s);
       if (!ended) continue;
       replica.scheduler().remove(s, /*trust_pages=*/r->finite());
@@ -176,6 +179,7 @@ void Engine::Impl::lose(int index, const absl::Status& why) {
   engine::Replica& replica = *replicas_[index];
   spdlog::error("replica {} ({}) is lost: {}", index, replica.facts().layout, std::string(why.message()));
   const std::vector<engine::Sequence*> sequences = replica.lose(why);
+  if (first_loss_.empty()) first_loss_ = std::string(why.message());
   const absl::Status gone = absl::UnavailableError(message("replica ", index, " is lost: ", why.message()));
   if (least_loaded() < 0) {
     std::lock_guard lock(mutex_);
@@ -235,27 +239,36 @@ int64_t Engine::Impl::flush_now() {
 }
 
 void Engine::Impl::watch_deadlines() {
-  bool overdue = false;
-  for (auto& replica : replicas_)
-    overdue |= replica->alive() && replica->in_flight() > 0 && Clock::now() - replica->step_began() > options_.step_timeout;
-  if (overdue && !overdue_) spdlog::error("a step has had no result for {} ms", options_.step_timeout.count());
-  if (!overdue && overdue_) spdlog::warn("the overdue step has come back");
-  overdue_ = overdue;
+  for (size_t i = 0; i < replicas_.size(); ++i) {
+    engine::Replica& r = *replicas_[i];
+    const bool overdue = r.alive() && r.in_flight() > 0 && Clock::now() - r.step_began() > options_.step_timeout;
+    if (overdue && !r.overdue) spdlog::error("replica {}: a step has had no result for {} ms", i, options_.step_timeout.count());
+    if (!overdue && r.overdue && r.alive()) spdlog::warn("replica {}: the overdue step has come back", i);
+    r.overdue = overdue;
+  }
 }
 
 void Engine::Impl::publish() {
   EngineStats s = counted_;
   s.replicas = static_cast<int>(replicas_.size());
-  for (auto& replica : replicas_) {
+  s.trouble = first_loss_;
+  for (size_t i = 0; i < replicas_.size(); ++i) {
+    const auto& replica = replicas_[i];
     const engine::SchedulerCounts c = replica->scheduler().counts();
     s.steps += replica->steps();
     s.preemptions += c.preemptions;
     if (!replica->alive()) {
       s.healthy = false;
-      s.trouble = std::string(replica->failure().message());
       continue;
     }
     ++s.replicas_alive;
+    if (replica->overdue) {
+      s.healthy = false;
+      s.trouble += message(s.trouble.empty() ? "" : "; ", "replica ", i, ": a step has had no result for ",
+                           options_.step_timeout.count(), " ms");
+    } else {
+      ++s.replicas_stepping;
+    }
     s.running += c.running;
     s.waiting += c.waiting;
     s.pages_total += c.pages_total;
@@ -263,14 +276,11 @@ void Engine::Impl::publish() {
     s.pages_cached += c.pages_cached;
     s.last_step_seconds = std::max(s.last_step_seconds, replica->last_step_seconds());
   }
-  if (overdue_) {
-    s.healthy = false;
-    s.trouble = message("a step has had no result for ", options_.step_timeout.count(), " ms");
-  }
   std::lock_guard lock(mutex_);
   s.rejected = published_.rejected;
   published_ = s;
   published_progress_ = last_progress_;
+  published_at_ = Clock::now();
 }
 
 }  // namespace invar

@@ -68,7 +68,7 @@ class Engine::Impl {
   void finish_with(engine::Request* request, const absl::Status& status);
   void forget(engine::Request* request, const std::function<void()>& last_call);
   void no_longer_queued(engine::Request* request);
-  int least_loaded() const;  // -1 = no replica lives
+  int least_loaded() const;  // among those that step, else among those that live; -1 = none lives
   void watch_deadlines();
   void publish();
 
@@ -81,7 +81,7 @@ class Engine::Impl {
   // Engine's thread only.
   std::map<std::string, std::unique_ptr<engine::Request>> requests_;
   Clock::time_point last_progress_;
-  bool overdue_ = false;
+  std::string first_loss_;  // empty = no replica was lost
   EngineStats counted_;
 
   // Shared.
@@ -96,7 +96,7 @@ class Engine::Impl {
   bool draining_ = false, stopping_ = false, shut_ = false;
   absl::Status lost_;  // why no replica is left
   EngineStats published_;
-  Clock::time_point published_progress_;
+  Clock::time_point published_progress_, published_at_;
   std::thread thread_;
 };
 

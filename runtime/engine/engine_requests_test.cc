@@ -21,6 +21,7 @@ v1::GenerateRequest forced(const v1::Receipt& receipt) {
   *r.mutable_prompt_token_ids()->mutable_ids() = receipt.prompt_token_ids();
   *r.mutable_sampling_params() = receipt.sampling_params();
   *r.mutable_forced_token_ids()->mutable_ids() = receipt.output_token_ids();
+  r.set_forced_choice(receipt.choice());
   return r;
 }
 
@@ -136,6 +137,49 @@ TEST(EngineRequests, ReceiptIsVerifiedByOneTeacherForcedPrefill) {
   v = verify(receipt, another_model);
   EXPECT_EQ(v.difference, ReceiptDifference::kLogitsHash) << v.message;
   EXPECT_EQ(v.position, 0);
+}
+
+TEST(EngineRequests, VerifyingOneChoiceOfManyComputesThatOneOnly) {
+  Mode mode;
+  mode.eos = {};
+  mode.engine.enable_prefix_caching = false;  // so that every prefilled token is counted
+  Harness h(mode);
+  const auto computed = [&] {
+    const std::lock_guard lock(h.reports[0]->mutex);
+    return h.reports[0]->computed_tokens;
+  };
+  v1::GenerateRequest r = request_of(counting(50), 30, 0.9f);
+  r.set_return_receipt(true);
+  r.mutable_sampling_params()->set_n(6);
+  r.mutable_sampling_params()->set_prompt_logprobs(1);
+  const Seen asked = h.run({r})[0];
+  ASSERT_EQ(asked.choices.size(), 6u);
+  EXPECT_NE(asked.choices.at(1).tokens, asked.choices.at(4).tokens) << "choices draw for themselves";
+  for (const auto& [choice, want] : asked.choices) {
+    const int64_t before = computed();
+    const Seen seen = h.run({forced(want.receipt)})[0];
+    EXPECT_EQ(computed() - before, 50 + 30 - 1) << "choice " << choice;
+    ASSERT_EQ(seen.choices.size(), 1u);
+    const ChoiceSeen& c = seen.choices.at(choice);
+    EXPECT_EQ(c.draws, want.tokens);
+    EXPECT_EQ(c.hashes, want.hashes);
+    EXPECT_EQ(c.digest, want.digest);
+    EXPECT_EQ(seen.prompt_logprobs.size(), 49u);
+    EXPECT_EQ(seen.usage.completion_tokens(), 30u);
+  }
+  // Without it all six are computed, and only one of them is what the receipt speaks of.
+  v1::GenerateRequest all = forced(asked.choices.at(4).receipt);
+  all.clear_forced_choice();
+  const int64_t before = computed();
+  const Seen seen = h.run({all})[0];
+  EXPECT_EQ(computed() - before, 6 * (50 + 30 - 1));
+  EXPECT_EQ(seen.choices.at(4).draws, asked.choices.at(4).tokens);
+  EXPECT_NE(seen.choices.at(1).draws, asked.choices.at(4).tokens);
+  // Another choice's receipt does not hold for this one.
+  v1::Receipt another = asked.choices.at(4).receipt;
+  another.set_choice(1);
+  const Seen wrong = h.run({forced(another)})[0];
+  EXPECT_NE(wrong.choices.at(1).draws, asked.choices.at(4).tokens);
 }
 
 TEST(EngineRequests, ForcedTokensPassStopsAndReportTheirLogprobs) {

@@ -57,7 +57,8 @@ class Replica {
   double last_step_seconds() const { return last_step_seconds_; }
   uint64_t steps() const { return steps_; }
 
-  int64_t load = 0;  // unfinished sequences given to it
+  int64_t load = 0;      // unfinished sequences given to it
+  bool overdue = false;  // a step has taken longer than it may; kept by the engine
 
  private:
   struct InFlight {

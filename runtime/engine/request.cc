@@ -11,12 +11,12 @@ Request::Request(ValidRequest valid, Engine::Callback callback, const EngineCont
     : callback(std::move(callback)), valid_(std::move(valid)), context_(context) {
   const v1::SamplingParams& sampling = valid_.sampling;
   const int64_t prompt = static_cast<int64_t>(valid_.prompt.size());
-  sequences_.resize(sampling.n());
-  unfinished_ = sampling.n();
-  for (uint32_t i = 0; i < sampling.n(); ++i) {
+  sequences_.resize(valid_.choices);
+  unfinished_ = valid_.choices;
+  for (uint32_t i = 0; i < valid_.choices; ++i) {
     Sequence& s = sequences_[i];
     s.request = this;
-    s.choice = i;
+    s.choice = valid_.first_choice + i;
     s.priority = valid_.priority;
     s.prompt_length = prompt;
     s.end = prompt + valid_.most_tokens - 1;
@@ -27,9 +27,9 @@ Request::Request(ValidRequest valid, Engine::Callback callback, const EngineCont
     s.logits_from = s.prompt_logprobs >= 0 ? 0 : prompt - 1;
     s.tokens = valid_.prompt;
     s.tokens.insert(s.tokens.end(), valid_.forced.begin(), valid_.forced.end());
-    outputs_.push_back(std::make_unique<ChoiceOutput>(context_, valid_, i));
+    outputs_.push_back(std::make_unique<ChoiceOutput>(context_, valid_, s.choice));
   }
-  choices_held = sampling.n() > 1 && prompt_logprobs_missing();
+  choices_held = valid_.choices > 1 && prompt_logprobs_missing();
 }
 
 void Request::admit(std::string id, uint64_t arrival) {
@@ -49,27 +49,28 @@ v1::ChoiceDelta* Request::delta_of(uint32_t choice) {
   return d;
 }
 
-bool Request::take(uint32_t choice, const v1::TokenResult& result) {
-  Sequence& s = sequences_[choice];
-  const int64_t position = s.logits_from + 1;
+bool Request::take(Sequence* s, const v1::TokenResult& result) {
+  const uint32_t choice = s->choice;
+  ChoiceOutput& output = *outputs_[choice - valid_.first_choice];
+  const int64_t position = s->logits_from + 1;
   assert(position == result.position());
   if (!result.finite()) {
-    outputs_[choice]->fail(message("the logits at position ", position - 1, " hold NaN or infinity"), delta_of(choice));
+    output.fail(message("the logits at position ", position - 1, " hold NaN or infinity"), delta_of(choice));
     --unfinished_;
     return true;
   }
-  if (position < s.prompt_length) {
+  if (position < s->prompt_length) {
     prompt_logprobs_.push_back(
         token_logprobs(result.forced(), result.top(), valid_.sampling.prompt_logprobs(), context_.tokenizer.get()));
     return false;
   }
   int32_t token = result.token();
   if (valid_.forced.empty()) {
-    s.tokens.push_back(token);
+    s->tokens.push_back(token);
   } else {
-    token = s.tokens[position];
+    token = s->tokens[position];
   }
-  const bool ended = outputs_[choice]->append(token, result, delta_of(choice));
+  const bool ended = output.append(token, result, delta_of(choice));
   if (ended) --unfinished_;
   return ended;
 }

@@ -26,14 +26,15 @@ class Request {
   void admit(std::string id, uint64_t arrival);
   const std::string& id() const { return valid_.id; }
   const ValidRequest& valid() const { return valid_; }
-  Sequence* sequence(uint32_t choice) { return &sequences_[choice]; }
+  // sequence(i) computes choice valid().first_choice + i.
+  Sequence* sequence(uint32_t i) { return &sequences_[i]; }
   uint32_t choices() const { return static_cast<uint32_t>(sequences_.size()); }
 
-  // Takes the result over that sequence(choice) waits for: position logits_from + 1. What it says is added to the response being
-  // gathered. Returns true when it ended the choice.
-  bool take(uint32_t choice, const v1::TokenResult& result);
+  // Takes the result over that `s`, a sequence of this request, waits for: position logits_from + 1. What it says is added to the
+  // response being gathered. Returns true when it ended the choice.
+  bool take(Sequence* s, const v1::TokenResult& result);
 
-  // Log-probabilities of the prompt belong into the first response, so the other choices wait until choice 0 has brought them.
+  // Log-probabilities of the prompt belong into the first response, so the other choices wait until the first has brought them.
   bool prompt_logprobs_missing() const;
   bool finished() const { return unfinished_ == 0; }
   bool has_response() const { return response_.choices_size() > 0; }
@@ -44,7 +45,7 @@ class Request {
   Engine::Callback callback;
   int replica = -1;
   bool queued = true;           // no sequence has started yet
-  bool choices_held = false;    // choices 1 .. n-1 wait for the prompt's log-probabilities
+  bool choices_held = false;    // all choices but the first wait for the prompt's log-probabilities
   bool touched = false;         // has something to say after this step
 
  private:
@@ -52,7 +53,7 @@ class Request {
 
   ValidRequest valid_;
   const EngineContext& context_;
-  std::vector<Sequence> sequences_;  // by choice; never resized: the scheduler holds pointers
+  std::vector<Sequence> sequences_;  // in order of choices; never resized: the scheduler holds pointers
   std::vector<std::unique_ptr<ChoiceOutput>> outputs_;
   v1::GenerateResponse response_;
   std::vector<v1::TokenLogprobs> prompt_logprobs_;

@@ -133,6 +133,13 @@ absl::StatusOr<ValidRequest> validate_request(const v1::GenerateRequest& request
   if (absl::Status r = check_sampling(valid.sampling, limits); !r.ok()) return r;
   if (absl::Status r = check_ids("forced_token_ids", request.forced_token_ids().ids(), limits.vocab_size); !r.ok()) return r;
   if (request.has_forced_token_ids() && request.forced_token_ids().ids().empty()) return invalid("forced_token_ids is empty");
+  if (request.has_forced_choice()) {
+    if (!request.has_forced_token_ids()) return invalid("forced_choice = ", request.forced_choice(), " needs forced_token_ids");
+    if (request.forced_choice() >= valid.sampling.n())
+      return invalid("forced_choice = ", request.forced_choice(), " must be below n = ", valid.sampling.n());
+  }
+  valid.first_choice = request.forced_choice();
+  valid.choices = request.has_forced_choice() ? 1 : valid.sampling.n();
   absl::StatusOr<std::vector<int32_t>> prompt = prompt_ids(request, limits);
   if (!prompt.ok()) return prompt.status();
   valid.prompt = *std::move(prompt);

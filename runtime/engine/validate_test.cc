@@ -77,6 +77,8 @@ TEST(Validate, BadInputNamesFieldAndValue) {
       {"stop_token_ids[1]", "-3", [&](auto& r) { params(r)->add_stop_token_ids(1), params(r)->add_stop_token_ids(-3); }},
       {"forced_token_ids", "empty", [](auto& r) { r.mutable_forced_token_ids(); }},
       {"forced_token_ids[0]", "-1", [](auto& r) { r.mutable_forced_token_ids()->add_ids(-1); }},
+      {"forced_choice", "0", [](auto& r) { r.set_forced_choice(0); }},
+      {"forced_choice", "2", [&](auto& r) { r.mutable_forced_token_ids()->add_ids(1), params(r)->set_n(2), r.set_forced_choice(2); }},
       {"forced_token_ids", "14", [](auto& r) { r.mutable_forced_token_ids()->mutable_ids()->Resize(14, 1); }},
   };
   ASSERT_TRUE(validate_request(good(), limits()).ok());
@@ -113,6 +115,12 @@ TEST(Validate, TheEdgesAreAllowed) {
   v1::GenerateRequest forced = good();
   forced.mutable_forced_token_ids()->mutable_ids()->Resize(13, 1);
   EXPECT_EQ(validate_request(forced, limits())->most_tokens, 13);
+  forced.mutable_sampling_params()->set_n(3);
+  EXPECT_EQ(validate_request(forced, limits())->choices, 3u);
+  forced.set_forced_choice(2);
+  EXPECT_EQ(validate_request(forced, limits())->first_choice, 2u);
+  EXPECT_EQ(validate_request(forced, limits())->choices, 1u);
+  EXPECT_EQ(validate_request(forced, limits())->sampling.n(), 3u) << "n stays what the receipt says";
 }
 
 TEST(Validate, TheContextBoundsTheAnswer) {

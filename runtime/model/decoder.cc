@@ -1,12 +1,14 @@
 #include "runtime/model/decoder.h"
 
 #include <algorithm>
-#include <cstring>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/activation/activation.h"
+#include "kernels/heads/heads.h"
+#include "kernels/linear/gather_rows.h"
 #include "kernels/moe/router.h"
 #include "kernels/norm/norm.h"
+#include "kernels/norm/residual_norm.h"
+#include "kernels/rows/rows.h"
 #include "runtime/model/tags.h"
 
 namespace invar {
@@ -16,16 +18,18 @@ using namespace v1;  // NOLINT: the trace's operator names
 
 // Room for n elements; contents are lost when it grows.
 template <class T>
-T* room(Buffer& buffer, int64_t n) {
+T* room(const Device& device, Buffer& buffer, int64_t n) {
   const size_t bytes = static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T);
-  if (buffer.size() < bytes) buffer = Buffer(bytes);
+  if (buffer.size() < bytes) buffer = Buffer(device, bytes);
   return buffer.as<T>();
 }
 
-const Bf16* or_null(const std::vector<Bf16>& v) { return v.empty() ? nullptr : v.data(); }
+const Bf16* or_null(const DeviceArray<Bf16>& v) { return v.empty() ? nullptr : v.data(); }
 
 // Logits rows computed and shipped at a time: bounds memory when a whole prompt's logits are wanted.
 constexpr int64_t kLogitsBlock = 64;
+// Recorded steps are kept, one for each size.
+constexpr int64_t kMostRecordedRows = 64;
 
 }  // namespace
 
@@ -41,11 +45,13 @@ int64_t kv_page_bytes(const ModelConfig& config, const Layout& layout, int64_t p
 
 Decoder::Decoder(const Device& device, parallel::Transport& transport, const ModelConfig& config, const Options& options)
     : device_(device),
-      transport_(transport),
+      staged_(device.backend() == Backend::kCpu || &transport.host_memory() != &transport ? nullptr
+                                                                                           : parallel::staged(transport, device)),
+      transport_(staged_ ? *staged_ : transport),
       config_(config),
       shard_(ModelShard::make(config, options.layout, options.at, device.control_arm())),
-      tp_(transport, parallel::tp_members(options.layout, options.at), kTensorParallelTag),
-      ep_(transport, parallel::ep_members(options.layout, options.at), kExpertParallelTag),
+      tp_(transport_, parallel::tp_members(options.layout, options.at), kTensorParallelTag),
+      ep_(transport_, parallel::ep_members(options.layout, options.at), kExpertParallelTag),
       all_reduce_(device, tp_),
       exchange_(device, ep_, parallel::expert_owners(config.moe.num_experts, options.layout.ep)) {}
 
@@ -56,6 +62,10 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, par
   auto table = RopeTable::make(config.rope, config.rope_theta, config.head_dim, options.max_positions);
   if (!table.ok()) return table.status();
   d->rope_ = *std::move(table);
+  d->rope_.to_device(device);
+  // Ranks that exchange, and experts whose rows the host sorts, wait in the middle of a step.
+  d->may_record_ = options.record_decode && device.backend() == Backend::kCuda && options.layout.replica() == 1 &&
+                   config.moe.num_experts == 0;
   auto weights = load_rank_weights(device, config, d->shard_, source, progress);
   if (!weights.ok()) return weights.status();
   d->weights_ = *std::move(weights);
@@ -75,65 +85,118 @@ size_t Decoder::kv_bytes() const {
 
 void Decoder::forward(const StepRows& rows, TraceRecorder* trace, const LogitsSink& sink) {
   trace_ = trace;
+  inputs_.reset(device_, rows);
+  if (!shard_.kv_heads.empty() && !pages_.empty())
+    step_.reset(device_, rows.positions, rows.sequences, rows.page_tables, pages_[0].page_size(),
+                {.kv = shard_.kv_heads.size(), .group = (shard_.query_heads.size() - 1) / shard_.kv_heads.size() + 1});
+  if (run_recorded(rows, sink)) return;
+  layers(rows);
+  if (shard_.last_stage) head(rows, sink);
+  else send_hidden(rows.size());
+}
+
+bool Decoder::run_recorded(const StepRows& rows, const LogitsSink& sink) {
+  const int64_t n = rows.size(), wanted = static_cast<int64_t>(rows.logits.size());
+  if (!may_record_ || trace_ || n == 0 || n > kMostRecordedRows || wanted == 0 || wanted > kLogitsBlock || step_.has_prefill())
+    return false;
+  Recorded& r = recorded_[{n, wanted}];
+  const bool settled = r.allocations == Device::allocations() && r.generation == step_.generation() && r.allocations > 0;
+  if (!settled) {  // the first step of this size, or buffers have moved since: one by one, so that every buffer has its size
+    r.work = {};
+    layers(rows);
+    logits_of(rows, 0, wanted);
+    r.allocations = Device::allocations();
+    r.generation = step_.generation();
+  } else {
+    if (!r.work)
+      r.work = device_.record([&] {
+        layers(rows);
+        logits_of(rows, 0, wanted);
+      });
+    device_.run(r.work);
+  }
+  sink(0, wanted, logits_.as<float>());
+  return true;
+}
+
+void Decoder::layers(const StepRows& rows) {
   const int64_t n = rows.size(), hidden = config_.hidden_size;
-  room<Bf16>(x_, n * hidden);
-  room<Bf16>(normed_, n * hidden);
-  room<Bf16>(output_, n * hidden);
+  room<Bf16>(device_, x_, n * hidden);
+  room<Bf16>(device_, normed_, n * hidden);
+  room<Bf16>(device_, output_, n * hidden);
   if (shard_.first_stage) embed(rows);
   else receive_hidden(n);
-  for (int64_t i = 0; i < shard_.layers.size(); ++i) {
+  const int64_t count = shard_.layers.size();
+  if (n > 0 && count > 0) norm(n, weights_.layers[0].input_norm.data());
+  for (int64_t i = 0; i < count; ++i) {
     const LayerWeights& w = weights_.layers[i];
     const int64_t layer = shard_.layers.begin + i;
-    if (n > 0) attention_block(rows, layer, w, pages_[i]);
-    if (n > 0)
-      rms_norm(device_, {.rows = n, .width = hidden, .x = x_.as<Bf16>(), .x_stride = hidden, .weight = w.post_attention_norm.data(),
-                         .epsilon = config_.rms_norm_eps, .y = normed_.as<Bf16>(), .y_stride = hidden});
+    const Bf16* next_norm = i + 1 < count ? weights_.layers[i + 1].input_norm.data() : nullptr;
+    if (n > 0) attention_block(rows, layer, w, pages_[i], w.post_attention_norm.data());
     if (trace_) trace_->record(MLP_NORM, layer, normed_.as<Bf16>(), hidden, 0, hidden);
-    if (w.moe) moe_block(n, layer, w);
-    else if (n > 0) dense_block(n, layer, w);
-    if (n > 0) residual_add(device_, x_.as<Bf16>(), output_.as<Bf16>(), n * hidden);
-    if (trace_) trace_->record(MLP_RESIDUAL, layer, x_.as<Bf16>(), hidden, 0, hidden);
+    if (w.moe) moe_block(n, layer, w, next_norm);
+    else if (n > 0) dense_block(n, layer, w, next_norm);
   }
-  if (shard_.last_stage) head(rows, sink);
-  else send_hidden(n);
+}
+
+void Decoder::norm(int64_t n, const Bf16* weight) {
+  const int64_t hidden = config_.hidden_size;
+  rms_norm(device_, {.rows = n, .width = hidden, .x = x_.as<Bf16>(), .x_stride = hidden, .weight = weight,
+                     .epsilon = config_.rms_norm_eps, .y = normed_.as<Bf16>(), .y_stride = hidden});
+}
+
+// output_ is the block's result.
+void Decoder::add_block(const BlockEnd& end, int64_t n) {
+  const int64_t hidden = config_.hidden_size;
+  if (trace_ || !end.next_norm) {
+    residual_add(device_, x_.as<Bf16>(), output_.as<Bf16>(), n * hidden);
+    if (trace_) trace_->record(end.residual, end.layer, x_.as<Bf16>(), hidden, 0, hidden);
+    if (end.next_norm) norm(n, end.next_norm);
+    return;
+  }
+  residual_rms_norm(device_, {.rows = n, .width = hidden, .x = x_.as<Bf16>(), .y = output_.as<Bf16>(), .weight = end.next_norm,
+                              .epsilon = config_.rms_norm_eps, .normed = normed_.as<Bf16>()});
 }
 
 void Decoder::embed(const StepRows& rows) {
   const int64_t n = rows.size(), hidden = config_.hidden_size;
-  Bf16* x = x_.as<Bf16>();
-  const PackedWeights& table = *weights_.embedding;
-  const auto copy_row = [&](int32_t token, Bf16* to) {
-    for (int64_t c = 0; c < hidden; ++c) to[c] = table.at(token - shard_.vocabulary.begin, c);
-  };
-  if (tp_.size() == 1) {
-    for (int64_t r = 0; r < n; ++r) copy_row(rows.tokens[r], x + r * hidden);
+  if (tp_.size() > 1) {
+    if (n > 0) exchange_embeddings(rows);
   } else if (n > 0) {
-    // The owner of a token sends its row; every rank knows the tokens, hence who sends how many.
-    std::vector<std::vector<int64_t>> rows_of(tp_.size());
-    for (int64_t r = 0; r < n; ++r)
-      rows_of[parallel::shard_owner(config_.vocab_size, tp_.size(), rows.tokens[r])].push_back(r);
-    Bf16* moved = room<Bf16>(moved_, n * hidden);
-    std::vector<std::span<std::byte>> pieces;
-    int64_t at = 0;
-    for (const auto& mine : rows_of) {
-      const int64_t count = static_cast<int64_t>(mine.size()) * hidden;
-      pieces.push_back(std::as_writable_bytes(std::span(moved + at, static_cast<size_t>(count))));
-      at += count;
-    }
-    Bf16* own = reinterpret_cast<Bf16*>(pieces[tp_.index()].data());
-    for (const int64_t r : rows_of[tp_.index()]) {
-      copy_row(rows.tokens[r], own);
-      own += hidden;
-    }
-    tp_.all_gather_v(pieces[tp_.index()], pieces, "embedding rows");
-    const Bf16* from = moved;
-    for (const auto& owned : rows_of)
-      for (const int64_t r : owned) {
-        std::memcpy(x + r * hidden, from, hidden * sizeof(Bf16));
-        from += hidden;
-      }
+    gather_rows(device_, {.weights = weights_.embedding.get(), .ids = inputs_.tokens(), .rows = n, .y = x_.as<Bf16>(),
+                          .y_stride = hidden});
   }
-  if (trace_) trace_->record(EMBED, -1, x, hidden, 0, hidden);
+  if (trace_) trace_->record(EMBED, -1, x_.as<Bf16>(), hidden, 0, hidden);
+}
+
+// The owner of a token sends its row; every rank knows the tokens, hence who sends how many.
+void Decoder::exchange_embeddings(const StepRows& rows) {
+  const int64_t n = rows.size(), hidden = config_.hidden_size;
+  std::vector<std::vector<int64_t>> rows_of(tp_.size());
+  for (int64_t r = 0; r < n; ++r)
+    rows_of[parallel::shard_owner(config_.vocab_size, tp_.size(), rows.tokens[r])].push_back(r);
+  Bf16* moved = room<Bf16>(device_, moved_, n * hidden);
+  place_by_owner_.resize(static_cast<size_t>(n));
+  std::vector<std::span<std::byte>> pieces;
+  int64_t at = 0;
+  for (const auto& owned : rows_of) {
+    pieces.push_back(std::as_writable_bytes(std::span(moved + at * hidden, owned.size() * hidden)));
+    for (const int64_t r : owned) place_by_owner_[r] = at++;
+  }
+  const std::span<std::byte> own = pieces[tp_.index()];
+  if (!own.empty()) {
+    tokens_by_owner_.clear();
+    for (const int64_t r : rows_of[tp_.index()]) tokens_by_owner_.push_back(rows.tokens[r]);
+    const int64_t count = static_cast<int64_t>(tokens_by_owner_.size());
+    if (owned_tokens_.size() < count) owned_tokens_ = DeviceArray<int32_t>(device_, count);
+    device_.upload(owned_tokens_.data(), tokens_by_owner_.data(), tokens_by_owner_.size() * sizeof(int32_t));
+    gather_rows(device_, {.weights = weights_.embedding.get(), .ids = owned_tokens_.data(), .first_id = shard_.vocabulary.begin,
+                          .rows = count, .y = reinterpret_cast<Bf16*>(own.data()), .y_stride = hidden});
+  }
+  tp_.all_gather_v(own, pieces, "embedding rows");
+  const int64_t bytes = hidden * int64_t{sizeof(Bf16)};
+  gather_rows(device_, {.count = n, .row_bytes = bytes, .from = moved, .from_stride = bytes,
+                        .index = embedding_index_.place(device_, place_by_owner_), .to = x_.data(), .to_stride = bytes});
 }
 
 void Decoder::receive_hidden(int64_t n) {
@@ -154,62 +217,61 @@ void Decoder::send_hidden(int64_t n) {
   transport_.exchange({&s, 1}, {}, {"hidden rows to the next stage", kStageTag});
 }
 
-void Decoder::reduce(const RowShard& shard, int64_t rows, const float* partials, const std::vector<Bf16>& bias, Bf16* y) {
-  all_reduce_.run({.rows = rows, .outputs = config_.hidden_size, .segments = shard.segments, .partials = partials,
-                   .bias = or_null(bias), .y = y});
+// A trace wants every operator's result, so it takes the longer way; the bits are the same.
+void Decoder::reduce_and_add(const RowShard& shard, int64_t n, const float* partials, const DeviceArray<Bf16>& bias,
+                             const BlockEnd& end) {
+  const int64_t hidden = config_.hidden_size;
+  const parallel::RowReduction reduction{.rows = n, .outputs = hidden, .segments = shard.segments, .partials = partials,
+                                         .bias = or_null(bias), .y = output_.as<Bf16>()};
+  if (trace_ || !end.next_norm) {
+    all_reduce_.run(reduction);
+    if (trace_) trace_->record(end.output, end.layer, output_.as<Bf16>(), hidden, 0, hidden);
+    return add_block(end, n);
+  }
+  all_reduce_.run(reduction, {.x = x_.as<Bf16>(), .weight = end.next_norm, .epsilon = config_.rms_norm_eps,
+                              .normed = normed_.as<Bf16>()});
 }
 
-void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWeights& w, KvPages& pages) {
+void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWeights& w, KvPages& pages,
+                              const Bf16* next_norm) {
   const int64_t n = rows.size(), hidden = config_.hidden_size, hd = config_.head_dim;
   const int64_t q_width = shard_.o.k.size(), kv_width = shard_.kv_heads.size() * hd, stride = q_width + 2 * kv_width;
-  rms_norm(device_, {.rows = n, .width = hidden, .x = x_.as<Bf16>(), .x_stride = hidden, .weight = w.input_norm.data(),
-                     .epsilon = config_.rms_norm_eps, .y = normed_.as<Bf16>(), .y_stride = hidden});
   if (trace_) trace_->record(ATTENTION_NORM, layer, normed_.as<Bf16>(), hidden, 0, hidden);
 
-  float* partials = room<float>(partials_, static_cast<int64_t>(shard_.o.nodes.size()) * n * hidden);
+  float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.o.nodes.size()) * n * hidden);
   if (q_width > 0) {
-    Bf16* q = room<Bf16>(qkv_, n * stride);
+    Bf16* q = room<Bf16>(device_, qkv_, n * stride);
     Bf16* k = q + q_width;
     Bf16* v = k + kv_width;
     linear_column(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.qkv, .bias = or_null(w.qkv_bias),
                             .y = q, .y_stride = stride});
-    if (!w.q_norm.empty()) {
-      rms_norm(device_, {.rows = n, .groups = shard_.query_heads.size(), .width = hd, .x = q, .x_stride = stride,
-                         .weight = w.q_norm.data(), .epsilon = config_.rms_norm_eps, .y = q, .y_stride = stride});
-      rms_norm(device_, {.rows = n, .groups = shard_.kv_heads.size(), .width = hd, .x = k, .x_stride = stride,
-                         .weight = w.k_norm.data(), .epsilon = config_.rms_norm_eps, .y = k, .y_stride = stride});
-    }
-    // Query and key heads lie side by side: one call rotates both.
-    rope(device_, {.rows = n, .heads = shard_.query_heads.size() + shard_.kv_heads.size(), .head_dim = hd, .x = q,
-                   .x_stride = stride, .positions = rows.positions.data(), .table = &rope_});
-    pages.write(device_, n, k, v, stride, rows.slots.data());
+    prepare_heads(device_, {.rows = n, .query_heads = shard_.query_heads.size(), .kv_heads = shard_.kv_heads.size(),
+                            .head_dim = hd, .qkv = q, .stride = stride, .q_weight = or_null(w.q_norm),
+                            .k_weight = or_null(w.k_norm), .epsilon = config_.rms_norm_eps, .positions = inputs_.positions(),
+                            .table = &rope_, .pages = &pages, .slots = inputs_.slots()});
     if (trace_) {
       const int64_t own = (shard_.owned_kv_heads.begin - shard_.kv_heads.begin) * hd;
       trace_->record(QUERY, layer, q, stride, shard_.o.k.begin, q_width);
       trace_->record(KEY, layer, k + own, stride, shard_.owned_kv_heads.begin * hd, shard_.owned_kv_heads.size() * hd);
       trace_->record(VALUE, layer, v + own, stride, shard_.owned_kv_heads.begin * hd, shard_.owned_kv_heads.size() * hd);
     }
-    Bf16* y = room<Bf16>(attended_, n * q_width);
-    attention(device_, {.rows = n, .query_heads = shard_.query_heads.size(), .head_dim = hd, .q = q, .q_stride = stride,
-                        .positions = rows.positions.data(), .sequences = rows.sequences.data(), .page_tables = rows.page_tables,
+    Bf16* y = room<Bf16>(device_, attended_, n * q_width);
+    attention(device_, {.query_heads = shard_.query_heads.size(), .head_dim = hd, .q = q, .q_stride = stride, .step = &step_,
                         .kv_head_of = shard_.kv_head_of, .pages = &pages, .window = config_.window_of(layer),
                         .scale = numerics::div(1.0f, numerics::sqrt(static_cast<float>(hd))), .y = y, .y_stride = q_width});
     if (trace_) trace_->record(ATTENTION, layer, y, q_width, shard_.o.k.begin, q_width);
     linear_row(device_, {.rows = n, .x = y, .x_stride = q_width, .weights = &w.o, .segments = shard_.o.segments,
                          .first = shard_.o.first, .last = shard_.o.last, .nodes = shard_.o.nodes, .partials = partials});
   }
-  reduce(shard_.o, n, partials, w.o_bias, output_.as<Bf16>());
-  if (trace_) trace_->record(ATTENTION_OUTPUT, layer, output_.as<Bf16>(), hidden, 0, hidden);
-  residual_add(device_, x_.as<Bf16>(), output_.as<Bf16>(), n * hidden);
-  if (trace_) trace_->record(ATTENTION_RESIDUAL, layer, x_.as<Bf16>(), hidden, 0, hidden);
+  reduce_and_add(shard_.o, n, partials, w.o_bias, {layer, ATTENTION_OUTPUT, ATTENTION_RESIDUAL, next_norm});
 }
 
-void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w) {
+void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const Bf16* next_norm) {
   const int64_t hidden = config_.hidden_size, width = shard_.down.k.size();
-  float* partials = room<float>(partials_, static_cast<int64_t>(shard_.down.nodes.size()) * n * hidden);
+  float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.down.nodes.size()) * n * hidden);
   if (width > 0) {
-    Bf16* gate_up = room<Bf16>(gate_up_, n * 2 * width);
-    Bf16* y = room<Bf16>(activation_, n * width);
+    Bf16* gate_up = room<Bf16>(device_, gate_up_, n * 2 * width);
+    Bf16* y = room<Bf16>(device_, activation_, n * width);
     linear_column(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.gate_up,
                             .bias = or_null(w.gate_up_bias), .y = gate_up, .y_stride = 2 * width});
     silu_mul(device_, {.rows = n, .width = width, .x = gate_up, .x_stride = 2 * width, .y = y, .y_stride = width});
@@ -217,15 +279,14 @@ void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w) {
     linear_row(device_, {.rows = n, .x = y, .x_stride = width, .weights = &w.down, .segments = shard_.down.segments,
                          .first = shard_.down.first, .last = shard_.down.last, .nodes = shard_.down.nodes, .partials = partials});
   }
-  reduce(shard_.down, n, partials, w.down_bias, output_.as<Bf16>());
-  if (trace_) trace_->record(MLP_OUTPUT, layer, output_.as<Bf16>(), hidden, 0, hidden);
+  reduce_and_add(shard_.down, n, partials, w.down_bias, {layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm});
 }
 
-void Decoder::moe_block(int64_t n, int64_t layer, const LayerWeights& w) {
+void Decoder::moe_block(int64_t n, int64_t layer, const LayerWeights& w, const Bf16* next_norm) {
   const int64_t hidden = config_.hidden_size, experts = config_.moe.num_experts, top_k = config_.moe.top_k;
-  float* scores = room<float>(router_, n * experts);
-  int32_t* ids = room<int32_t>(ids_, n * top_k);
-  float* weights = room<float>(weights_of_, n * top_k);
+  float* scores = room<float>(device_, router_, n * experts);
+  int32_t* ids = room<int32_t>(device_, ids_, n * top_k);
+  float* weights = room<float>(device_, weights_of_, n * top_k);
   if (n > 0) {
     linear_column(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.router, .y_fp32 = scores,
                             .y_stride = experts});
@@ -239,49 +300,65 @@ void Decoder::moe_block(int64_t n, int64_t layer, const LayerWeights& w) {
   }
   const parallel::DispatchedRows here = exchange_.dispatch(normed_.as<Bf16>(), n, hidden, ids, top_k);
   const int64_t rows = here.rows();
-  Bf16* results = room<Bf16>(moved_, rows * hidden);
+  Bf16* results = room<Bf16>(device_, moved_, rows * hidden);
   if (rows > 0) {
-    float* partials = room<float>(partials_, static_cast<int64_t>(shard_.expert.nodes.size()) * rows * hidden);
+    float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.expert.nodes.size()) * rows * hidden);
     std::vector<const ExpertWeights*> held;
     for (const ExpertWeights& e : w.experts) held.push_back(&e);
     if (!shard_.expert.k.empty())
       expert_mlp(device_, {.offsets = here.offsets, .experts = held, .x = here.x, .hidden = hidden,
                            .segments = shard_.expert.segments, .first = shard_.expert.first, .last = shard_.expert.last,
                            .nodes = shard_.expert.nodes, .partials = partials});
-    reduce(shard_.expert, rows, partials, {}, results);
+    all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results});
   }
   const parallel::ReturnedRows home = exchange_.combine_return(results);
-  if (trace_)
-    for (int64_t i = 0; i < top_k; ++i) {
-      std::vector<Bf16> slot(static_cast<size_t>(n * hidden));
-      for (int64_t r = 0; r < n; ++r)
-        if (home.row_of[r * top_k + i] >= 0)
-          std::memcpy(slot.data() + r * hidden, home.expert_rows + home.row_of[r * top_k + i] * hidden, hidden * sizeof(Bf16));
-      trace_->record(EXPERT_OUTPUT, layer, slot.data(), hidden, i * hidden, hidden);
-    }
-  if (n > 0)
-    combine(device_, {.rows = n, .width = hidden, .top_k = top_k, .expert_rows = home.expert_rows, .row_of = home.row_of.data(),
-                      .weights = weights, .y = output_.as<Bf16>()});
+  if (trace_) trace_experts(n, layer, home);
+  if (n == 0) return;
+  combine(device_, {.rows = n, .width = hidden, .top_k = top_k, .expert_rows = home.expert_rows, .row_of = home.row_of,
+                    .weights = weights, .y = output_.as<Bf16>()});
   if (trace_) trace_->record(MLP_OUTPUT, layer, output_.as<Bf16>(), hidden, 0, hidden);
+  add_block({layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm}, n);
+}
+
+// Slot by slot, as columns [slot * hidden, (slot + 1) * hidden) of one wide row a token.
+void Decoder::trace_experts(int64_t n, int64_t layer, const parallel::ReturnedRows& home) {
+  const int64_t hidden = config_.hidden_size, top_k = config_.moe.top_k;
+  const DeviceArray<Bf16> slot(device_, n * hidden);
+  for (int64_t i = 0; i < top_k; ++i) {
+    for (int64_t r = 0; r < n; ++r)
+      if (home.row_of_on_host[r * top_k + i] >= 0)
+        device_.copy(slot.data() + r * hidden, home.expert_rows + home.row_of_on_host[r * top_k + i] * hidden,
+                     hidden * sizeof(Bf16));
+    trace_->record(EXPERT_OUTPUT, layer, slot.data(), hidden, i * hidden, hidden);
+  }
+}
+
+// Rows [first, first + count) of those whose logits are wanted: this rank's share of the vocabulary, in logits_. Only they are
+// normed: x is not read again in this step.
+const float* Decoder::logits_of(const StepRows& rows, int64_t first, int64_t count) {
+  const int64_t hidden = config_.hidden_size, mine = shard_.vocabulary.size(), bytes = hidden * int64_t{sizeof(Bf16)};
+  Bf16* y = normed_.as<Bf16>();
+  gather_rows(device_, {.count = count, .row_bytes = bytes, .from = x_.data(), .from_stride = bytes,
+                        .index = inputs_.logits() + first, .to = y, .to_stride = bytes});
+  rms_norm(device_, {.rows = count, .width = hidden, .x = y, .x_stride = hidden, .weight = weights_.final_norm.data(),
+                     .epsilon = config_.rms_norm_eps, .y = y, .y_stride = hidden});
+  float* part = room<float>(device_, logits_, count * mine);
+  linear_column(device_, {.rows = count, .x = y, .x_stride = hidden, .weights = weights_.head.get(), .y_fp32 = part,
+                          .y_stride = mine});
+  if (trace_) {
+    const std::vector<int64_t> block(rows.logits.begin() + first, rows.logits.begin() + first + count);
+    trace_->record(FINAL_NORM, -1, y, hidden, 0, hidden, &block);
+    trace_->record(LOGITS, -1, part, mine, shard_.vocabulary.begin, mine, &block);
+  }
+  return part;
 }
 
 void Decoder::head(const StepRows& rows, const LogitsSink& sink) {
-  const int64_t hidden = config_.hidden_size, vocab = config_.vocab_size, mine = shard_.vocabulary.size();
+  const int64_t vocab = config_.vocab_size, mine = shard_.vocabulary.size();
   const int64_t n = static_cast<int64_t>(rows.logits.size());
-  // Only rows whose logits are wanted are normed: x is not read again in this step.
   for (int64_t first = 0; first < n; first += kLogitsBlock) {
     const int64_t count = std::min(kLogitsBlock, n - first);
-    Bf16* y = normed_.as<Bf16>();
-    for (int64_t i = 0; i < count; ++i)
-      std::memcpy(y + i * hidden, x_.as<Bf16>() + rows.logits[first + i] * hidden, hidden * sizeof(Bf16));
-    rms_norm(device_, {.rows = count, .width = hidden, .x = y, .x_stride = hidden, .weight = weights_.final_norm.data(),
-                       .epsilon = config_.rms_norm_eps, .y = y, .y_stride = hidden});
-    const std::vector<int64_t> block(rows.logits.begin() + first, rows.logits.begin() + first + count);
-    if (trace_) trace_->record(FINAL_NORM, -1, y, hidden, 0, hidden, &block);
-    float* part = room<float>(logits_, count * mine);
-    linear_column(device_, {.rows = count, .x = y, .x_stride = hidden, .weights = weights_.head.get(), .y_fp32 = part,
-                            .y_stride = mine});
-    if (trace_) trace_->record(LOGITS, -1, part, mine, shard_.vocabulary.begin, mine, &block);
+    const float* part = logits_of(rows, first, count);
     if (tp_.size() == 1) {
       sink(first, count, part);
       continue;
@@ -292,7 +369,7 @@ void Decoder::head(const StepRows& rows, const LogitsSink& sink) {
       tp_.exchange({&s, 1}, {}, "logits");
       continue;
     }
-    float* arrived = room<float>(gathered_, 2 * count * vocab);
+    float* arrived = room<float>(device_, gathered_, 2 * count * vocab);
     float* whole = arrived + count * vocab;
     std::vector<parallel::Receive> receives;
     int64_t at = 0;
@@ -302,12 +379,13 @@ void Decoder::head(const StepRows& rows, const LogitsSink& sink) {
       at += size;
     }
     tp_.exchange({}, receives, "logits");
+    std::vector<const float*> shards;
+    std::vector<int64_t> widths;
     for (int r = 0; r < tp_.size(); ++r) {
-      const Range range = parallel::shard(vocab, tp_.size(), r);
-      const float* from = r == 0 ? part : reinterpret_cast<const float*>(receives[r - 1].bytes.data());
-      for (int64_t i = 0; i < count; ++i)
-        std::memcpy(whole + i * vocab + range.begin, from + i * range.size(), range.size() * sizeof(float));
+      shards.push_back(r == 0 ? part : reinterpret_cast<const float*>(receives[r - 1].bytes.data()));
+      widths.push_back(parallel::shard(vocab, tp_.size(), r).size());
     }
+    join_shards(device_, {.rows = count, .shards = shards, .widths = widths, .y = whole});
     sink(first, count, whole);
   }
 }

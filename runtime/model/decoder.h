@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "parallel/reduce/tree_all_reduce.h"
 #include "runtime/model/rank_weights.h"
 #include "runtime/model/shard.h"
+#include "runtime/model/step_inputs.h"
 #include "runtime/model/step_rows.h"
 #include "runtime/trace/recorder.h"
 
@@ -26,7 +28,8 @@ struct KvSize {
 // Bytes of one page on the rank that needs most, so that all ranks agree on the number of pages without asking.
 int64_t kv_page_bytes(const ModelConfig& config, const Layout& layout, int64_t page_size);
 
-// Gets blocks of whole logits rows, on the rank that samples: rows [first, first + count) of StepRows::logits, [count][vocab].
+// Gets blocks of whole logits rows, on the rank that samples: rows [first, first + count) of StepRows::logits, [count][vocab] in
+// the device's memory.
 using LogitsSink = std::function<void(int64_t first, int64_t count, const float* logits)>;
 
 class Decoder {
@@ -36,8 +39,10 @@ class Decoder {
     Coordinates at;
     KvSize kv;
     int64_t max_positions = 0;  // length of the RoPE table
+    bool record_decode = true;  // CUDA graphs for decode steps: the bits are the same
   };
-  // Loads the rank's weights. `transport` has the world's ranks and outlives the decoder.
+  // Loads the rank's weights. `transport` has the world's ranks and outlives the decoder; one that moves host memory only is
+  // enough for any device.
   static absl::StatusOr<std::unique_ptr<Decoder>> load(const Device& device, parallel::Transport& transport,
                                                        const ModelConfig& config, const Options& options,
                                                        const WeightSource& weights, const LoadProgressFn& progress);
@@ -55,16 +60,32 @@ class Decoder {
   Decoder(const Device& device, parallel::Transport& transport, const ModelConfig& config, const Options& options);
 
   void embed(const StepRows& rows);
+  void exchange_embeddings(const StepRows& rows);
   void receive_hidden(int64_t rows);
   void send_hidden(int64_t rows);
-  void attention_block(const StepRows& rows, int64_t layer, const LayerWeights& w, KvPages& pages);
-  void dense_block(int64_t rows, int64_t layer, const LayerWeights& w);
-  void moe_block(int64_t rows, int64_t layer, const LayerWeights& w);
+  // Blocks read normed_, add to the residual stream x_, and leave the norm of that by `next_norm` in normed_ (null: nothing).
+  void attention_block(const StepRows& rows, int64_t layer, const LayerWeights& w, KvPages& pages, const Bf16* next_norm);
+  void dense_block(int64_t rows, int64_t layer, const LayerWeights& w, const Bf16* next_norm);
+  void moe_block(int64_t rows, int64_t layer, const LayerWeights& w, const Bf16* next_norm);
+  void norm(int64_t rows, const Bf16* weight);
+  struct BlockEnd {
+    int64_t layer;
+    v1::TraceOperatorKind output, residual;  // what a trace calls the block's result and the stream after it
+    const Bf16* next_norm;
+  };
+  void add_block(const BlockEnd& end, int64_t rows);
+  void trace_experts(int64_t rows, int64_t layer, const parallel::ReturnedRows& home);
+  void layers(const StepRows& rows);
   void head(const StepRows& rows, const LogitsSink& sink);
-  void reduce(const RowShard& shard, int64_t rows, const float* partials, const std::vector<Bf16>& bias, Bf16* y);
+  const float* logits_of(const StepRows& rows, int64_t first, int64_t count);
+  // Decode steps of one rank, queued as one piece once a step of the same size has been seen. Returns false if this step is none.
+  bool run_recorded(const StepRows& rows, const LogitsSink& sink);
+  void reduce_and_add(const RowShard& shard, int64_t rows, const float* partials, const DeviceArray<Bf16>& bias,
+                      const BlockEnd& end);
 
   const Device& device_;
-  parallel::Transport& transport_;
+  std::unique_ptr<parallel::Transport> staged_;  // with a device whose memory the given transport cannot reach
+  parallel::Transport& transport_;               // moves the device's memory
   ModelConfig config_;
   ModelShard shard_;
   parallel::Group tp_;
@@ -75,6 +96,20 @@ class Decoder {
   RankWeights weights_;
   std::vector<KvPages> pages_;  // per layer of this stage
   TraceRecorder* trace_ = nullptr;
+  StepInputs inputs_;
+  AttentionStep step_;
+  // With several TP ranks: the step's tokens by owner of their embedding rows, and where each row of the step lies among them.
+  std::vector<int32_t> tokens_by_owner_;
+  std::vector<int64_t> place_by_owner_;
+  DeviceArray<int32_t> owned_tokens_;
+  parallel::DeviceIndex embedding_index_;
+
+  struct Recorded {
+    uint64_t allocations = 0, generation = 0;  // as they were when the step was last queued one by one
+    RecordedWork work;
+  };
+  bool may_record_ = false;
+  std::map<std::pair<int64_t, int64_t>, Recorded> recorded_;  // by rows and rows whose logits are wanted
 
   // Activations, grown to the largest step seen. x is the residual stream.
   Buffer x_, normed_, qkv_, attended_, partials_, output_, gate_up_, activation_, router_, ids_, weights_of_, moved_, logits_,

@@ -15,6 +15,7 @@
 
 #include "kernels/ceilings/ceilings.h"
 #include "runtime/model/decoder.h"
+#include "runtime/model/step_cost.h"
 #include "runtime/weights/dummy_weights.h"
 
 namespace invar {
@@ -38,32 +39,6 @@ constexpr double kDecodeShare = 50, kPrefillShare = 40, kTcRate = 2e9, kOverhead
 
 std::string verdict(const char* wanted, bool reached) {
   return std::string("   ") + wanted + (reached ? ": reached" : ": MISSED");
-}
-
-// One decode step of batch 1 reads each of these once.
-double step_weight_bytes(const ModelConfig& c) {
-  const double h = static_cast<double>(c.hidden_size), hd = static_cast<double>(c.head_dim);
-  double n = static_cast<double>(c.vocab_size) * h;  // the head; of the embedding one row
-  for (int64_t l = 0; l < c.num_layers; ++l) {
-    n += 2 * h * hd * static_cast<double>(c.num_heads + c.num_kv_heads);
-    if (c.moe_layer[l])
-      n += h * static_cast<double>(c.moe.num_experts + 3 * c.moe.top_k * c.moe.intermediate_size);
-    else
-      n += 3 * h * static_cast<double>(c.intermediate_size);
-  }
-  return 2 * n;
-}
-
-double kv_bytes_per_token(const ModelConfig& c) { return 4.0 * static_cast<double>(c.num_layers * c.num_kv_heads * c.head_dim); }
-
-// Operations of a prefill of `rows` tokens from position 0, the logits of the last row included.
-double prefill_operations(const ModelConfig& c, int64_t rows) {
-  const double n = static_cast<double>(rows), head = static_cast<double>(c.vocab_size * c.hidden_size);
-  const double linears = (step_weight_bytes(c) / 2 - head) * n + head;
-  double keys = 0;  // seen by all rows of a layer's query heads
-  for (int64_t l = 0; l < c.num_layers; ++l)
-    for (int64_t r = 0; r < rows; ++r) keys += static_cast<double>(c.window_of(l) > 0 ? std::min(r + 1, c.window_of(l)) : r + 1);
-  return 2 * linears + 4 * keys * static_cast<double>(c.num_heads * c.head_dim);
 }
 
 // "VmRSS" or "VmHWM" of this process, in bytes.
@@ -150,7 +125,7 @@ absl::Status measure(const Options& o, const ModelConfig& config, const WeightSo
           read = std::max(read, memory.read_rate(s / 2));
           return memory.copy_rate(s);
         });
-    const double bytes = step_weight_bytes(config) + kv_bytes_per_token(config) * static_cast<double>(o.context + 1);
+    const double bytes = step_weight_bytes(config, 1) + kv_bytes_per_token(config) * static_cast<double>(o.context + 1);
     const double rate = bytes / copy.time, share = 100 * rate / copy.ceiling;
     std::printf(
         "  decode, batch 1, %5ld tokens before  %9.2f ms a step %7.1f GB/s     %3.0f %% of copy (%.1f GB/s), %.0f %% of read "
@@ -198,7 +173,7 @@ absl::Status run(const Options& o) {
                                       std::to_string(config->max_position_embeddings) + " positions");
 
   std::printf("%s: %ld layers, %.1f MB of weights a step, %.1f KB of keys and values a token\n", o.model.c_str(),
-              static_cast<long>(config->num_layers), step_weight_bytes(*config) * 1e-6, kv_bytes_per_token(*config) * 1e-3);
+              static_cast<long>(config->num_layers), step_weight_bytes(*config, 1) * 1e-6, kv_bytes_per_token(*config) * 1e-3);
   for (const Profile profile : {Profile::kPortable, Profile::kTc}) {
     if (o.profile != "both" && o.profile != name(profile)) continue;
     device.profile = profile;

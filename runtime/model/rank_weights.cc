@@ -15,28 +15,42 @@ class Loader {
 
   const absl::Status& status() const { return status_; }
 
-  std::vector<Bf16> vector(const std::string& name, int64_t first, int64_t count) {
-    std::vector<Bf16> out(static_cast<size_t>(count));
-    if (count > 0) read(name, first, count, 0, 1, out.data(), 1);
-    return out;
+  // Ranges of vectors, one after the other.
+  struct Piece {
+    std::string name;
+    Range range;
+  };
+  DeviceArray<Bf16> vector(const std::vector<Piece>& pieces) {
+    std::vector<Bf16> values;
+    for (const auto& [name, range] : pieces) {
+      if (range.empty()) continue;
+      const size_t at = values.size();
+      values.resize(at + static_cast<size_t>(range.size()));
+      read(name, range.begin, range.size(), 0, 1, values.data() + at, 1);
+    }
+    return DeviceArray<Bf16>(device_, values);
   }
-
-  void append(std::vector<Bf16>& to, const std::string& name, int64_t first, int64_t count) {
-    const std::vector<Bf16> part = vector(name, first, count);
-    to.insert(to.end(), part.begin(), part.end());
-  }
+  DeviceArray<Bf16> vector(const std::string& name, int64_t count) { return vector({{name, {0, count}}}); }
 
   PackedWeights matrix(int64_t outputs, int64_t inputs) { return PackedWeights(device_, outputs, inputs); }
 
-  // Rows row x columns col of a tensor become outputs from `first_output` on.
+  // Rows row x columns col of a tensor become outputs from `first_output` on. The device's threads read side by side.
   void pack(PackedWeights& into, int64_t first_output, const std::string& name, Range row, Range col) {
     if (row.empty() || col.empty()) return;
-    const int64_t block = std::max<int64_t>(32, (int64_t{1} << 20) / col.size() / 32 * 32);
+    const int threads = device_.pool().threads();
+    const int64_t piece = std::max<int64_t>(32, kPieceElements / col.size() / 32 * 32), block = piece * threads;
     scratch_.resize(static_cast<size_t>(std::min(block, row.size()) * col.size()));
     for (int64_t r = 0; r < row.size() && status_.ok(); r += block) {
-      const int64_t n = std::min(block, row.size() - r);
-      read(name, row.begin + r, n, col.begin, col.size(), scratch_.data(), col.size());
+      const int64_t n = std::min(block, row.size() - r), pieces = (n + piece - 1) / piece;
+      std::vector<absl::Status> statuses(static_cast<size_t>(pieces));
+      device_.pool().run(pieces, [&](int64_t i) {
+        const int64_t first = i * piece, count = std::min(piece, n - first);
+        statuses[i] = source_.read_rows(name, row.begin + r + first, count, col.begin, col.size(),
+                                        scratch_.data() + first * col.size(), col.size());
+      });
+      for (const absl::Status& status : statuses) status_.Update(status);
       if (status_.ok()) into.pack_rows(first_output + r, scratch_.data(), n, col.size());
+      report(name, n * col.size());
     }
   }
 
@@ -44,9 +58,14 @@ class Loader {
   void read(const std::string& name, int64_t row0, int64_t rows, int64_t col0, int64_t cols, Bf16* out, int64_t stride) {
     if (!status_.ok()) return;
     status_ = source_.read_rows(name, row0, rows, col0, cols, out, stride);
-    done_ += rows * cols * 2;
+    report(name, rows * cols);
+  }
+  void report(const std::string& name, int64_t elements) {
+    done_ += elements * 2;
     if (progress_) progress_({done_, total_, name});
   }
+
+  static constexpr int64_t kPieceElements = int64_t{1} << 20;
 
   const Device& device_;
   const WeightSource& source_;
@@ -61,23 +80,20 @@ void load_attention(Loader& load, const ModelConfig& c, const ModelShard& s, con
                     LayerWeights& w) {
   const int64_t hd = c.head_dim;
   const Range q = s.o.k, kv = {s.kv_heads.begin * hd, s.kv_heads.end * hd}, all = {0, c.hidden_size};
-  w.input_norm = load.vector(names.input_norm(layer), 0, c.hidden_size);
+  w.input_norm = load.vector(names.input_norm(layer), c.hidden_size);
   w.qkv = load.matrix(q.size() + 2 * kv.size(), c.hidden_size);
   load.pack(w.qkv, 0, names.q_weight(layer), q, all);
   load.pack(w.qkv, q.size(), names.k_weight(layer), kv, all);
   load.pack(w.qkv, q.size() + kv.size(), names.v_weight(layer), kv, all);
-  if (c.qkv_bias) {
-    load.append(w.qkv_bias, names.q_bias(layer), q.begin, q.size());
-    load.append(w.qkv_bias, names.k_bias(layer), kv.begin, kv.size());
-    load.append(w.qkv_bias, names.v_bias(layer), kv.begin, kv.size());
-  }
+  if (c.qkv_bias)
+    w.qkv_bias = load.vector({{names.q_bias(layer), q}, {names.k_bias(layer), kv}, {names.v_bias(layer), kv}});
   if (c.qk_norm) {
-    w.q_norm = load.vector(names.q_norm(layer), 0, hd);
-    w.k_norm = load.vector(names.k_norm(layer), 0, hd);
+    w.q_norm = load.vector(names.q_norm(layer), hd);
+    w.k_norm = load.vector(names.k_norm(layer), hd);
   }
   w.o = load.matrix(c.hidden_size, q.size());
   load.pack(w.o, 0, names.o_weight(layer), all, q);
-  if (c.o_bias) w.o_bias = load.vector(names.o_bias(layer), 0, c.hidden_size);
+  if (c.o_bias) w.o_bias = load.vector(names.o_bias(layer), c.hidden_size);
 }
 
 void load_dense_mlp(Loader& load, const ModelConfig& c, const ModelShard& s, const WeightNames& names, int64_t layer,
@@ -89,9 +105,8 @@ void load_dense_mlp(Loader& load, const ModelConfig& c, const ModelShard& s, con
   w.down = load.matrix(c.hidden_size, k.size());
   load.pack(w.down, 0, names.down_weight(layer), all, k);
   if (c.mlp_bias) {
-    load.append(w.gate_up_bias, names.gate_bias(layer), k.begin, k.size());
-    load.append(w.gate_up_bias, names.up_bias(layer), k.begin, k.size());
-    w.down_bias = load.vector(names.down_bias(layer), 0, c.hidden_size);
+    w.gate_up_bias = load.vector({{names.gate_bias(layer), k}, {names.up_bias(layer), k}});
+    w.down_bias = load.vector(names.down_bias(layer), c.hidden_size);
   }
 }
 
@@ -140,12 +155,12 @@ absl::StatusOr<RankWeights> load_rank_weights(const Device& device, const ModelC
   for (int64_t l = s.layers.begin; l < s.layers.end && load.status().ok(); ++l) {
     LayerWeights& layer = w.layers.emplace_back();
     load_attention(load, c, s, names, l, layer);
-    layer.post_attention_norm = load.vector(names.post_attention_norm(l), 0, c.hidden_size);
+    layer.post_attention_norm = load.vector(names.post_attention_norm(l), c.hidden_size);
     if (c.moe_layer[l]) load_experts(load, c, s, names, l, layer);
     else load_dense_mlp(load, c, s, names, l, layer);
   }
   if (s.last_stage) {
-    w.final_norm = load.vector(names.final_norm(), 0, c.hidden_size);
+    w.final_norm = load.vector(names.final_norm(), c.hidden_size);
     if (c.tie_word_embeddings && w.embedding) {
       w.head = w.embedding;
     } else {

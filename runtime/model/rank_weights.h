@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/device/device.h"
+#include "kernels/device/device_array.h"
 #include "kernels/linear/linear.h"
 #include "kernels/moe/expert_mlp.h"
 #include "runtime/model/shard.h"
@@ -14,17 +15,17 @@
 namespace invar {
 
 struct LayerWeights {
-  std::vector<Bf16> input_norm, post_attention_norm;  // [hidden]
-  std::vector<Bf16> q_norm, k_norm;                   // [head_dim] or empty
+  DeviceArray<Bf16> input_norm, post_attention_norm;  // [hidden]
+  DeviceArray<Bf16> q_norm, k_norm;                   // [head_dim] or empty
   PackedWeights qkv;                                  // [(query heads + 2 kv heads) * head_dim][hidden]
-  std::vector<Bf16> qkv_bias;                         // or empty
+  DeviceArray<Bf16> qkv_bias;                         // or empty
   PackedWeights o;                                    // [hidden][query heads * head_dim]
-  std::vector<Bf16> o_bias;                           // whole; added after the tree
+  DeviceArray<Bf16> o_bias;                           // whole; added after the tree
   // Dense MLP ...
   PackedWeights gate_up;              // [2 * local intermediate][hidden]
-  std::vector<Bf16> gate_up_bias;     // or empty
+  DeviceArray<Bf16> gate_up_bias;     // or empty
   PackedWeights down;                 // [hidden][local intermediate]
-  std::vector<Bf16> down_bias;        // whole
+  DeviceArray<Bf16> down_bias;        // whole
   // ... or experts.
   bool moe = false;
   PackedWeights router;  // [experts][hidden], whole on every rank
@@ -36,7 +37,7 @@ struct RankWeights {
   // Rows of this rank's vocabulary range. With tied embeddings one object serves both ends of the model.
   std::shared_ptr<PackedWeights> embedding;  // first stage
   std::shared_ptr<PackedWeights> head;       // last stage
-  std::vector<Bf16> final_norm;              // last stage
+  DeviceArray<Bf16> final_norm;              // last stage
 
   size_t bytes() const;
 };

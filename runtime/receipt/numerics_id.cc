@@ -78,6 +78,7 @@ std::string numerics_text(Profile profile, ControlArm arm) {
   line(&out, "wire", "fp32 partials of maximal aligned subtrees; bf16 expert rows");
   line(&out, "tensor_core_group", n::kTensorCoreGroup);
   line(&out, "tensor_core_fraction_bits", n::kTensorCoreFractionBits);
+  line(&out, "tensor_core_least_exponent", n::kTensorCoreLeastExponent);
   line(&out, "column_leaf", n::column_leaf(profile));
   line(&out, "row_leaf", n::row_leaf(profile));
   line(&out, "segments", n::kSegments);

@@ -16,11 +16,12 @@ uint32_t bits_of(int32_t x) { return static_cast<uint32_t>(x); }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TraceRecorder>> TraceRecorder::create(const std::string& path, const v1::TraceHeader& header) {
+absl::StatusOr<std::unique_ptr<TraceRecorder>> TraceRecorder::create(const std::string& path, const v1::TraceHeader& header,
+                                                                     const Device& device) {
   const std::string file = absl::StrCat(path, ".r", header.rank());
   std::ofstream out(file, std::ios::binary | std::ios::trunc);
   if (!out) return absl::InvalidArgumentError(absl::StrCat("--trace: cannot write ", file, ": ", std::strerror(errno)));
-  auto recorder = std::unique_ptr<TraceRecorder>(new TraceRecorder(std::move(out), header.values()));
+  auto recorder = std::unique_ptr<TraceRecorder>(new TraceRecorder(std::move(out), header.values(), device));
   v1::TraceEntry entry;
   *entry.mutable_header() = header;
   recorder->write(entry);
@@ -45,6 +46,12 @@ void TraceRecorder::record(v1::TraceOperatorKind kind, int64_t layer, const T* d
                            int64_t columns, const std::vector<int64_t>* rows) {
   const int64_t count = rows ? static_cast<int64_t>(rows->size()) : step_.step().rows_size();
   if (count == 0 || columns == 0) return;
+  if (device_.backend() != Backend::kCpu) {
+    const size_t bytes = static_cast<size_t>((count - 1) * stride + columns) * sizeof(T);
+    fetched_.resize(bytes);
+    device_.download(fetched_.data(), data, bytes);
+    data = reinterpret_cast<const T*>(fetched_.data());
+  }
   v1::TraceOperator* op = step_.mutable_step()->add_operators();
   op->set_kind(kind);
   op->set_layer(static_cast<int32_t>(layer));

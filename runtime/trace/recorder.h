@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "kernels/numerics.h"
+#include "kernels/device/device.h"
 #include "runtime/proto/trace.pb.h"
 
 namespace invar {
@@ -17,8 +17,9 @@ enum class TraceDetail : uint8_t { kDigests, kValues };  // kValues lets `invar 
 
 class TraceRecorder {
  public:
-  // The file of rank r of trace `path` is `path`.r<rank>.
-  static absl::StatusOr<std::unique_ptr<TraceRecorder>> create(const std::string& path, const v1::TraceHeader& header);
+  // The file of rank r of trace `path` is `path`.r<rank>. `device`: whose memory is recorded; must outlive the recorder.
+  static absl::StatusOr<std::unique_ptr<TraceRecorder>> create(const std::string& path, const v1::TraceHeader& header,
+                                                               const Device& device);
 
   void plan(const v1::StepPlan& plan);
   void begin_step(uint64_t step, std::vector<v1::TraceRow> rows);
@@ -29,11 +30,14 @@ class TraceRecorder {
   void end_step();
 
  private:
-  TraceRecorder(std::ofstream out, bool values) : out_(std::move(out)), values_(values) {}
+  TraceRecorder(std::ofstream out, bool values, const Device& device)
+      : out_(std::move(out)), values_(values), device_(device) {}
   void write(const v1::TraceEntry& entry);
 
   std::ofstream out_;
   bool values_;
+  const Device& device_;
+  std::vector<std::byte> fetched_;  // values of a device that the host does not share memory with
   v1::TraceEntry step_;
 };
 

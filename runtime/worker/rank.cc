@@ -10,7 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/model/tags.h"
 #include "runtime/receipt/numerics_id.h"
+#include "kernels/linear/tensor_core_check.h"
 #include "runtime/worker/build_id.h"
+#include "runtime/worker/memory_plan.h"
 
 namespace invar {
 namespace {
@@ -34,7 +36,30 @@ struct DrawnToken {
 
 std::span<const std::byte> bytes_of(const std::string& s) { return std::as_bytes(std::span(s.data(), s.size())); }
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Ranks of a host share its GPUs in turn.
+int ranks_per_gpu(const parallel::Transport& transport) {
+  const int gpus = std::max(1, Device::cuda_devices());
+  return (transport.local_size() + gpus - 1) / gpus;
+}
+
+absl::StatusOr<std::unique_ptr<Device>> open_device(DeviceOptions options, const parallel::Transport& transport) {
+  options.cuda_device = transport.local_rank() % std::max(1, Device::cuda_devices());
+  return Device::open(options);
+}
+
+// Bytes this rank may take of its GPU; 0 on a CPU.
+int64_t budget(const Device& device, const RankOptions& options, const parallel::Transport& transport) {
+  if (device.backend() == Backend::kCpu) return 0;
+  return static_cast<int64_t>(options.gpu_memory_utilization * static_cast<double>(device.memory().total)) / ranks_per_gpu(transport);
+}
+
+// The least of the members' values: a collective over them.
+int64_t share_least(parallel::Transport& transport, const std::vector<int>& members, int64_t mine) {
+  std::vector<int64_t> all(members.size());
+  parallel::Group(transport, members, kStartTag)
+      .all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)), "KV pages");
+  return *std::min_element(all.begin(), all.end());
+}
 
 }  // namespace
 
@@ -44,26 +69,6 @@ Rank::Rank(parallel::Transport& transport, const RankOptions& options)
       at_(parallel::coordinates_of(options.layout, transport.rank())),
       members_(parallel::replica_members(options.layout, at_)),
       sampler_(parallel::rank_of(options.layout, {at_.dp, options.layout.pp - 1, at_.ep, 0})) {}
-
-absl::StatusOr<KvSize> kv_size(const ModelConfig& config, const RankOptions& options) {
-  if (options.page_size < 16 || options.page_size % 16 != 0)
-    return absl::InvalidArgumentError(absl::StrCat("--block-size ", options.page_size, ": must be a positive multiple of 16"));
-  const int64_t page_bytes = kv_page_bytes(config, options.layout, options.page_size);
-  const int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
-  KvSize kv{options.pages, options.page_size};
-  if (kv.pages == 0) {
-    const int64_t useful = options.max_num_seqs * ceil_div(length, options.page_size);
-    const int64_t bytes = options.kv_cache_bytes > 0 ? options.kv_cache_bytes : int64_t{1} << 30;
-    kv.pages = std::min(bytes / std::max<int64_t>(page_bytes, 1), useful);
-  }
-  if (kv.pages < 1)
-    return absl::InvalidArgumentError(absl::StrCat("--kv-cache-memory-bytes ", options.kv_cache_bytes, ": not one page of ",
-                                                   options.page_size, " tokens fits; a page takes ", page_bytes, " bytes on a rank"));
-  if (kv.pages > INT32_MAX / options.page_size)
-    return absl::InvalidArgumentError(absl::StrCat("--num-gpu-blocks-override ", kv.pages, ": more than ",
-                                                   INT32_MAX / options.page_size, " pages of ", options.page_size, " tokens"));
-  return kv;
-}
 
 absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport, const LoadedModel& model,
                                                  const RankOptions& options, std::string digest,
@@ -77,11 +82,15 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport,
   if (options.max_model_len < 0 || options.max_model_len > config.max_position_embeddings)
     return absl::InvalidArgumentError(absl::StrCat("--max-model-len ", options.max_model_len, ": the model has ",
                                                    config.max_position_embeddings, " positions (max_position_embeddings)"));
-  const auto kv = kv_size(config, options);
-  if (!kv.ok()) return kv.status();
-
   auto rank = std::unique_ptr<Rank>(new Rank(transport, options));
-  rank->device_ = std::make_unique<Device>(options.device);
+  auto device = open_device(options.device, transport);
+  if (!device.ok()) return device.status();
+  rank->device_ = *std::move(device);
+  rank->sampler_of_rows_ = std::make_unique<RowSampler>(*rank->device_);
+  const ModelShard shard = ModelShard::make(config, options.layout, rank->at_, options.device.control_arm);
+  auto kv = kv_size(config, memory_needs(config, shard, options), options, budget(*rank->device_, options, transport));
+  if (!kv.ok()) return kv.status();
+  if (rank->device_->backend() == Backend::kCuda) kv->pages = share_least(transport, rank->members_, kv->pages);
   if (digest.empty()) {
     auto shared = share_digest(transport, [&] { return digest_of(model, options.device.threads, progress); });
     if (!shared.ok()) return shared.status();
@@ -89,8 +98,19 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport,
   }
   const int64_t length = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
   const int64_t positions = std::min(length, kv->pages * kv->page_size);
-  auto decoder = Decoder::load(*rank->device_, transport, config,
-                               {.layout = options.layout, .at = rank->at_, .kv = *kv, .max_positions = positions},
+  if (rank->device_->backend() == Backend::kCuda) {
+    const absl::Status sound = check_tensor_cores(*rank->device_);
+    if (!sound.ok()) return sound;
+    if (options.exchange != Exchange::kHost && options.layout.replica() > 1) {
+      auto nccl = parallel::start_nccl(transport, *rank->device_);
+      if (nccl.ok()) rank->device_transport_ = *std::move(nccl);
+      else if (options.exchange == Exchange::kNccl) return nccl.status();
+    }
+  }
+  parallel::Transport& moves = rank->device_transport_ ? *rank->device_transport_ : transport;
+  auto decoder = Decoder::load(*rank->device_, moves, config,
+                               {.layout = options.layout, .at = rank->at_, .kv = *kv, .max_positions = positions,
+                                .record_decode = options.record_decode},
                                *model.weights, progress);
   if (!decoder.ok()) return decoder.status();
   rank->decoder_ = *std::move(decoder);
@@ -107,7 +127,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport,
   rank->report_ = {.rank = transport.rank(),
                    .host = transport.host(),
                    .pid = static_cast<int>(getpid()),
-                   .device = absl::StrCat("cpu ", std::string(name(options.device.isa)), ", ", options.device.threads, " threads"),
+                   .device = absl::StrCat(rank->device_->describe(), rank->device_transport_ ? ", nccl" : ""),
                    .numerics_id = rank->facts_.numerics_id,
                    .model_digest = digest,
                    .build_id = std::string(build_id()),
@@ -121,7 +141,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport,
     header.set_rank(transport.rank());
     header.set_coordinates(absl::StrCat("dp", rank->at_.dp, " pp", rank->at_.pp, " ep", rank->at_.ep, " tp", rank->at_.tp));
     header.set_values(options.trace_detail == TraceDetail::kValues);
-    auto trace = TraceRecorder::create(options.trace, header);
+    auto trace = TraceRecorder::create(options.trace, header, *rank->device_);
     if (!trace.ok()) return trace.status();
     rank->trace_ = *std::move(trace);
   }
@@ -225,15 +245,15 @@ void Rank::execute(const v1::StepPlan& plan) {
   }
   v1::StepResult mine;
   mine.set_step(step_);
-  std::vector<int32_t> draws;
   decoder_->forward(rows, trace_.get(), [&](int64_t first, int64_t count, const float* logits) {
-    for (int64_t i = 0; i < count; ++i) {
-      *mine.add_tokens() = draw(wanted[first + i], logits + i * facts_.vocab_size);
-      draws.push_back(mine.tokens(mine.tokens_size() - 1).token());
-    }
+    draw(std::span(wanted).subspan(first, count), logits, &mine);
   });
   if (trace_) {
-    if (decoder_->samples()) trace_->record(v1::DRAW, -1, draws.data(), 1, 0, 1, &rows.logits);
+    if (decoder_->samples()) {
+      std::vector<int32_t> draws;
+      for (const v1::TokenResult& t : mine.tokens()) draws.push_back(t.token());
+      trace_->record(v1::DRAW, -1, draws.data(), 1, 0, 1, &rows.logits);
+    }
     trace_->end_step();
   }
   mine.set_compute_us(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count()));
@@ -287,39 +307,46 @@ bool Rank::take_tokens(milliseconds wait) {
   return true;
 }
 
-v1::TokenResult Rank::draw(const LogitsRow& row, const float* logits) {
-  RankSequence& s = sequences_.at(row.sequence);
-  const size_t next = size_t{row.position} + 1;
-  const std::span<const int32_t> known(s.tokens);
-  const size_t prompt = std::min<size_t>(s.prompt_length, next);
-  const bool in_prompt = next < s.prompt_length;
-  SampleProblem problem{.logits = {logits, static_cast<size_t>(facts_.vocab_size)},
-                        .controls = s.controls,
+void Rank::draw(std::span<const LogitsRow> rows, const float* logits, v1::StepResult* result) {
+  std::vector<SampleProblem> problems;
+  for (const LogitsRow& row : rows) {
+    const RankSequence& s = sequences_.at(row.sequence);
+    const size_t next = size_t{row.position} + 1;
+    const std::span<const int32_t> known(s.tokens);
+    const size_t prompt = std::min<size_t>(s.prompt_length, next);
+    problems.push_back({.controls = s.controls,
                         .prompt = known.first(prompt),
                         .output = known.subspan(prompt, next - prompt),
                         .position = static_cast<int32_t>(next),
-                        .top_logprobs = in_prompt ? s.prompt_logprobs : s.top_logprobs,
-                        .force = next < known.size() ? known[next] : -1};
-  const SampleResult result = sample(*device_, problem);
-  v1::TokenResult out;
-  out.set_sequence(row.sequence);
-  out.set_position(static_cast<uint32_t>(next));
-  out.set_token(result.token);
-  out.set_finite(result.finite);
-  out.set_logits_hash(hash_logits(*device_, logits, facts_.vocab_size, 0));
+                        .top_logprobs = next < s.prompt_length ? s.prompt_logprobs : s.top_logprobs,
+                        .force = next < known.size() ? known[next] : -1});
+  }
+  // A sequence gets at most one new token a step, and problems look at its tokens, which therefore must not grow before all rows
+  // are done.
+  const std::vector<SampledRow> sampled = sampler_of_rows_->run(logits, facts_.vocab_size, problems);
   const auto set = [](v1::Logprob* to, const TokenLogprob& from) {
     to->set_token_id(from.token);
     to->set_logprob(from.logprob);
     to->set_logprob_bits(numerics::float_bits(from.logprob));
     to->set_rank(from.rank);
   };
-  if (problem.top_logprobs >= 0) {
-    set(out.mutable_chosen(), result.chosen);
-    if (problem.force >= 0) set(out.mutable_forced(), result.forced);
-    for (const TokenLogprob& t : result.top) set(out.add_top(), t);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const SampleProblem& problem = problems[i];
+    const auto& [drawn, hash] = sampled[i];
+    v1::TokenResult& out = *result->add_tokens();
+    out.set_sequence(rows[i].sequence);
+    out.set_position(static_cast<uint32_t>(problem.position));
+    out.set_token(drawn.token);
+    out.set_finite(drawn.finite);
+    out.set_logits_hash(hash);
+    if (problem.top_logprobs >= 0) {
+      set(out.mutable_chosen(), drawn.chosen);
+      if (problem.force >= 0) set(out.mutable_forced(), drawn.forced);
+      for (const TokenLogprob& t : drawn.top) set(out.add_top(), t);
+    }
+    std::vector<int32_t>& tokens = sequences_.at(rows[i].sequence).tokens;
+    if (static_cast<size_t>(problem.position) == tokens.size()) tokens.push_back(drawn.token);
   }
-  if (next == s.tokens.size()) s.tokens.push_back(result.token);
-  return out;
 }
 
 void Rank::send_tokens(const v1::StepResult& mine) {

@@ -5,30 +5,21 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/logits/sample_rows.h"
 #include "runtime/engine/executor.h"
 #include "runtime/model/decoder.h"
 #include "runtime/worker/loaded_model.h"
 #include "runtime/worker/plan_channel.h"
+#include "runtime/worker/rank_options.h"
 #include "runtime/worker/rank_start.h"
 #include "runtime/worker/sequence_table.h"
 
 namespace invar {
-
-struct RankOptions {
-  Layout layout;
-  DeviceOptions device;
-  int64_t page_size = 16;
-  int64_t pages = 0;               // per home; 0 = what kv_cache_bytes holds
-  int64_t kv_cache_bytes = 0;      // per rank; 0 = 1 GiB, or less where max_num_seqs sequences of full length need less
-  int64_t max_num_seqs = 256;      // for that default only
-  int64_t max_model_len = 0;       // 0 = max_position_embeddings
-  std::string trace;               // path prefix; empty = no trace
-  TraceDetail trace_detail = TraceDetail::kValues;
-};
 
 class Rank {
  public:
@@ -56,7 +47,8 @@ class Rank {
   void execute(const v1::StepPlan& plan);
   void fill_tokens(const v1::StepPlan& plan, StepRows& rows);
   bool take_tokens(std::chrono::milliseconds wait);
-  v1::TokenResult draw(const LogitsRow& row, const float* logits);
+  // Draws for rows of logits (vocab_size floats each), adds them to `result` in that order and to the sequences.
+  void draw(std::span<const LogitsRow> rows, const float* logits, v1::StepResult* result);
   void send_tokens(const v1::StepResult& mine);
   bool collect_results(PlanChannel& channel, std::chrono::milliseconds wait);
 
@@ -66,6 +58,8 @@ class Rank {
   std::vector<int> members_;  // of the replica, the leader first
   int sampler_;               // rank that draws for this rank's home
   std::unique_ptr<Device> device_;
+  std::unique_ptr<parallel::Transport> device_transport_;  // null: transport_ does
+  std::unique_ptr<RowSampler> sampler_of_rows_;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<TraceRecorder> trace_;
   ReplicaFacts facts_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <iostream>
 #include <mutex>
 #include <random>
 #include <stdexcept>
@@ -122,10 +123,34 @@ std::unique_ptr<Model> Model::dummy(const std::string& config_json) {
   return model;
 }
 
+Backend& backend() {
+  static Backend value = Backend::kCpu;
+  return value;
+}
+
+bool take_device_flag(int* argc, char** argv) {
+  constexpr std::string_view kFlag = "--device=";
+  for (int i = 1; i < *argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (!argument.starts_with(kFlag)) continue;
+    const auto parsed = parse_backend(argument.substr(kFlag.size()));
+    const absl::Status usable = parsed.ok() ? Device::open({.backend = *parsed}).status() : parsed.status();
+    if (!usable.ok()) {
+      std::cerr << std::string(usable.message()) << std::endl;
+      return false;
+    }
+    backend() = *parsed;
+    std::copy(argv + i + 1, argv + *argc + 1, argv + i);
+    --*argc;
+    return true;
+  }
+  return true;
+}
+
 Outcome ask(const Model& model, const Arrangement& a, const std::vector<v1::GenerateRequest>& requests) {
   RankOptions rank;
   rank.layout = a.layout;
-  rank.device = {.profile = a.profile, .threads = a.threads, .isa = a.isa, .control_arm = a.arm};
+  rank.device = {.profile = a.profile, .threads = a.threads, .isa = a.isa, .control_arm = a.arm, .backend = backend()};
   rank.page_size = a.page_size;
   rank.pages = a.pages;
   rank.trace = a.trace;

@@ -15,6 +15,12 @@
 
 namespace invar::tests {
 
+// Where the ranks of every arrangement run: the CPU, or with `--device=cuda` on a test program's command line a GPU, which all of
+// a case's ranks share. The answers must be the same.
+Backend& backend();
+// Takes --device=.. out of the arguments. Returns false, with a message on stderr, if it cannot be used.
+bool take_device_flag(int* argc, char** argv);
+
 struct Arrangement {
   std::string name = "one rank";
   parallel::Layout layout;

@@ -1,0 +1,288 @@
+// One query row of a sequence against its keys, profile tc, head_dim 64 or 128: the memory-bound case.
+//
+//   scores   warp w multiplies block w of the split; keys are the M side, the heads are 8 columns, so few heads waste little
+//   softmax  each warp for its block, once the maxima of the blocks before it are known
+//   values   warp w multiplies 16 of the output's d by all keys of the split, in one chain; meanwhile one or two warps add the
+//            denominator's lanes, in the order of the keys
+#include "kernels/attention/cuda/decode.cuh"
+#include "kernels/attention/cuda/kernels.h"
+#include "kernels/device/cuda/launch.cuh"
+
+namespace invar::cuda {
+namespace {
+
+constexpr int kWeightPitch = kSplit + 8;
+
+template <int HeadDim, int Columns>  // Columns: groups of 8 query heads
+struct alignas(1024) Shared {
+  static constexpr int kHeadDim = HeadDim, kHeads = Columns * 8;
+  static constexpr int kStageBytes = kBlock * HeadDim * 2;
+  static constexpr int kStages = (Columns == 1 ? 192 : 160) * 1024 / kStageBytes;
+  std::byte stages[kStages][kStageBytes];
+  float2 weights[Columns][kBlocksPerSplit][kBlock / 8][32];  // for the denominator: [block][step][lane], heads 2t, 2t + 1
+  uint16_t weight_bits[kHeads][kWeightPitch];                // [head][key]
+  float largest[kBlocksPerSplit][kHeads];
+  float scale[kBlocksPerSplit][kHeads];
+  float l[kHeads];
+  uint64_t full[kStages], empty[kStages];
+};
+
+template <int HeadDim, int Columns>
+__device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& p, const PlanView& plan) {
+  using S = Shared<HeadDim, Columns>;
+  constexpr int kSteps = HeadDim / 16;
+  constexpr int kTiles = HeadDim / 16;  // of 16 d; one a warp
+  constexpr int kReleases = kWarps / kTiles;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  Place begin;  // of the item's first key block
+  // Two items ahead: what the plan says; one item ahead: its queries. Neither is waited for.
+  const int count = items_of(p, plan);
+  const PlanItem* items = plan.decode();
+  uint32_t q[kSteps][Columns][2];
+  const auto load_queries = [&](const Work& w) {
+#pragma unroll
+    for (int n = 0; n < Columns; ++n) {
+      const bool real = n * 8 + g < w.heads;
+      const Bf16* from = p.q + w.item.row * p.q_stride + query_head<S>(p, w, real ? n * 8 + g : 0) * HeadDim + t * 2;
+#pragma unroll
+      for (int k = 0; k < kSteps; ++k)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          q[k][n][half] = real ? *reinterpret_cast<const uint32_t*>(from + k * 16 + half * 8) : 0;
+    }
+  };
+  const int grid = gridDim.x;
+  Work w;
+  PlanItem ahead;
+  if (static_cast<int>(blockIdx.x) < count) {
+    w = work_of(p, item_at(p, items, blockIdx.x), blockIdx.x, S::kHeads);
+    if (!w.empty()) load_queries(w);
+  }
+  if (static_cast<int>(blockIdx.x) + grid < count) ahead = item_at(p, items, blockIdx.x + grid);
+  for (int index = blockIdx.x; index < count; index += grid) {
+    Work next;
+    if (index + grid < count) next = work_of(p, ahead, index + grid, S::kHeads);
+    if (index + 2 * grid < count) ahead = item_at(p, items, index + 2 * grid);
+    const bool more = index + grid < count && !next.empty();
+    if (w.empty()) {
+      if (more) load_queries(next);
+      w = next;
+      continue;
+    }
+    const int blocks = w.blocks();
+
+    // ---- scores: s[key tile][column][4], keys 16 tile + g and + 8, heads 2t and 2t + 1
+    float scores[4][Columns][4] = {};
+    if (warp < blocks) {
+      const Place mine = behind<S>(begin, warp);
+      ptx::barrier_wait(ptx::shared_address(&s.full[mine.stage]), mine.parity);
+      const uint32_t base = ptx::shared_address(s.stages[mine.stage]);
+#pragma unroll
+      for (int k = 0; k < kSteps; ++k) {
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+          uint32_t a[4];  // matrices: keys 0-7, keys 8-15, then the same for the next 8 d
+          ptx::load_matrices(a, piece_address<HeadDim>(base, m * 16 + lane % 16, k * 16 + lane / 16 * 8));
+#pragma unroll
+          for (int n = 0; n < Columns; ++n) ptx::multiply_16x8x16(scores[m][n], a, q[k][n][0], q[k][n][1]);
+        }
+      }
+      __syncwarp();
+      if (lane < kWarps) ptx::barrier_arrive(ptx::shared_address(&s.empty[mine.stage]));
+    }
+    if (more) load_queries(next);
+    const int first_key = (w.first_block() + warp) * kBlock;
+    const bool whole = first_key >= w.first && first_key + kBlock <= w.end;
+    const auto visible = [&](int m, int i) {
+      const int key = first_key + m * 16 + g + i / 2 * 8;
+      return key >= w.first && key < w.end;
+    };
+    if (warp < blocks) {
+#pragma unroll
+      for (int n = 0; n < Columns; ++n) {
+        float largest[2] = {-kInfinity, -kInfinity};
+#pragma unroll
+        for (int m = 0; m < 4; ++m)
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            if (whole || visible(m, i)) largest[i % 2] = fmaxf(largest[i % 2], scores[m][n][i]);
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2)
+#pragma unroll
+          for (int i = 0; i < 2; ++i) largest[i] = fmaxf(largest[i], __shfl_xor_sync(~0u, largest[i], step));
+        if (g == 0) s.largest[warp][n * 8 + t * 2] = largest[0], s.largest[warp][n * 8 + t * 2 + 1] = largest[1];
+      }
+    }
+    sync_consumers();
+
+    // ---- softmax
+    float last_reference[Columns][2];  // at the end of the split, in every warp
+#pragma unroll
+    for (int n = 0; n < Columns; ++n) {
+      float reference[2] = {-kInfinity, -kInfinity}, scale[2] = {1.0f, 1.0f}, own[2];
+      for (int b = 0; b < blocks; ++b) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float candidate = numerics::mul(s.largest[b][n * 8 + t * 2 + i], p.c);
+          scale[i] = 1.0f;
+          if (numerics::sub(candidate, reference[i]) > attention_order::kReferenceSlack) {
+            scale[i] = attention_order::rescale(reference[i], candidate);
+            reference[i] = candidate;
+          }
+          if (b == warp) own[i] = reference[i];
+        }
+        if (b == warp && g == 0) s.scale[b][n * 8 + t * 2] = scale[0], s.scale[b][n * 8 + t * 2 + 1] = scale[1];
+      }
+      last_reference[n][0] = reference[0], last_reference[n][1] = reference[1];
+      if (warp >= blocks) continue;
+      bool fast = true;
+#pragma unroll
+      for (int m = 0; m < 4; ++m)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          scores[m][n][i] = numerics::fma(scores[m][n][i], p.c, -own[i % 2]);
+          fast = fast && scores[m][n][i] <= kFastLimit;
+        }
+#pragma unroll
+      for (int m = 0; m < 4; ++m)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const float weight = fast ? exp2_flat(scores[m][n][i]) : exp2_any(scores[m][n][i]);
+          scores[m][n][i] = whole || visible(m, i) ? weight : 0.0f;
+        }
+#pragma unroll
+      for (int m = 0; m < 4; ++m)
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) {
+          const int key = warp * kBlock + m * 16 + g + i / 2 * 8;
+          s.weights[n][warp][m * 2 + i / 2][lane] = make_float2(scores[m][n][i], scores[m][n][i + 1]);
+          s.weight_bits[n * 8 + t * 2][key] = numerics::bf(scores[m][n][i]).bits;
+          s.weight_bits[n * 8 + t * 2 + 1][key] = numerics::bf(scores[m][n][i + 1]).bits;
+        }
+    }
+    sync_consumers();
+
+    // ---- values: o[column][4], d 16 warp + g and + 8, heads 2t and 2t + 1
+    float o[Columns][4] = {};
+    if (warp < kTiles) {
+      Place at = behind<S>(begin, blocks);
+      for (int b = 0; b < blocks; ++b) {
+        ptx::barrier_wait(ptx::shared_address(&s.full[at.stage]), at.parity);
+        const uint32_t base = ptx::shared_address(s.stages[at.stage]);
+#pragma unroll
+        for (int n = 0; n < Columns; ++n) {
+          const float2 scale = *reinterpret_cast<const float2*>(&s.scale[b][n * 8 + t * 2]);
+          if (b == 0 || !__any_sync(~0u, scale.x != 1.0f || scale.y != 1.0f)) continue;
+#pragma unroll
+          for (int i = 0; i < 4; ++i) o[n][i] = numerics::mul(o[n][i], i % 2 ? scale.y : scale.x);
+        }
+#pragma unroll
+        for (int k = 0; k < kBlock / 16; ++k) {
+          uint32_t a[4];  // matrices, transposed: keys 0-7 of d 0-7, of d 8-15, then keys 8-15
+          ptx::load_matrices_transposed(
+              a, piece_address<HeadDim>(base, k * 16 + lane % 8 + lane / 16 * 8, warp * 16 + lane / 8 % 2 * 8));
+#pragma unroll
+          for (int n = 0; n < Columns; ++n) {
+            const uint16_t* weights = &s.weight_bits[n * 8 + g][b * kBlock + k * 16 + t * 2];
+            ptx::multiply_16x8x16(o[n], a, *reinterpret_cast<const uint32_t*>(weights),
+                                  *reinterpret_cast<const uint32_t*>(weights + 8));
+          }
+        }
+        __syncwarp();
+        if (lane < kReleases) ptx::barrier_arrive(ptx::shared_address(&s.empty[at.stage]));
+        at = behind<S>(at, 1);
+      }
+    }
+    begin = behind<S>(begin, 2 * blocks);
+
+    const bool direct = w.item.states < 0;
+    if (warp >= kWarps - Columns) {  // lane g of the denominator of heads 2t, 2t + 1
+      const int n = warp - (kWarps - Columns);
+      float l[2] = {};
+      for (int b = 0; b < blocks; ++b) {
+        const float2 scale = *reinterpret_cast<const float2*>(&s.scale[b][n * 8 + t * 2]);
+        float2 weights[kBlock / 8];
+#pragma unroll
+        for (int i = 0; i < kBlock / 8; ++i) weights[i] = s.weights[n][b][i][lane];
+        l[0] = numerics::mul(l[0], scale.x);
+        l[1] = numerics::mul(l[1], scale.y);
+#pragma unroll
+        for (int i = 0; i < kBlock / 8; ++i) {
+          l[0] = numerics::add(l[0], weights[i].x);
+          l[1] = numerics::add(l[1], weights[i].y);
+        }
+      }
+#pragma unroll
+      for (int step = 4; step < 32; step *= 2)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) l[i] = numerics::add(l[i], __shfl_xor_sync(~0u, l[i], step));
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int column = n * 8 + t * 2 + i;
+        if (g != 0 || column >= w.heads) continue;
+        if (direct) {
+          s.l[column] = l[i];
+        } else {
+          const int head = query_head<S>(p, w, column);
+          *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, head) + HeadDim) = make_float2(last_reference[n][i], l[i]);
+        }
+      }
+    }
+    if (direct) sync_consumers();
+    if (warp < kTiles) {
+#pragma unroll
+      for (int n = 0; n < Columns; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int column = n * 8 + t * 2 + i, d = warp * 16 + g;
+          if (column >= w.heads) continue;
+          const int head = query_head<S>(p, w, column);
+          if (direct) {
+            Bf16* y = p.y + w.item.row * p.y_stride + head * HeadDim + d;
+            const float reciprocal = reciprocal_of(s.l[column]);
+            y[0] = output_of(o[n][i], reciprocal);
+            y[8] = output_of(o[n][i + 2], reciprocal);
+          } else {
+            float* state = state_of(p, w.item.states, 1, w.split, 0, head) + d;
+            state[0] = o[n][i];
+            state[8] = o[n][i + 2];
+          }
+        }
+    }
+    w = next;
+  }
+}
+
+template <int HeadDim, int Columns>
+__global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ AttentionParameters p) {
+  extern __shared__ __align__(1024) std::byte memory[];
+  auto& s = *reinterpret_cast<Shared<HeadDim, Columns>*>(memory);
+  init_barriers(s);
+  ptx::wait_for_earlier_kernels();
+  ptx::let_next_kernel_start();  // the merge: it waits itself
+  const PlanView plan{p.block};
+  if (threadIdx.x / 32 == kWarps) produce(s, p, plan);
+  else consume<HeadDim, Columns>(s, p, plan);
+}
+
+template <int HeadDim, int Columns>
+void launch_shape(const Device& device, AttentionParameters p, int64_t group) {
+  using S = Shared<HeadDim, Columns>;
+  static_assert(sizeof(S) <= 227 * 1024);
+  p.subtiles = static_cast<int32_t>((group + S::kHeads - 1) / S::kHeads);
+  launch(device,
+         {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
+         decode_kernel<HeadDim, Columns>, p);
+}
+
+}  // namespace
+
+bool takes_decode(const AttentionParameters& p) { return p.head_dim == 64 || p.head_dim == 128; }
+
+void launch_decode(const Device& device, const AttentionParameters& p, int64_t group) {
+  if (device.profile() == Profile::kPortable) launch_portable_decode(device, p, group);
+  else if (p.head_dim == 128) group <= 8 ? launch_shape<128, 1>(device, p, group) : launch_shape<128, 2>(device, p, group);
+  else group <= 8 ? launch_shape<64, 1>(device, p, group) : launch_shape<64, 2>(device, p, group);
+}
+
+}  // namespace invar::cuda

@@ -1,0 +1,13 @@
+// What this GPU can do at most, measured in the same run as what is compared with it. For benches only.
+#pragma once
+
+#include "kernels/device/device.h"
+
+namespace invar::ceilings {
+
+// Bytes per second of a kernel that only reads, over an area no cache holds.
+double cuda_read_rate(const Device& device);
+// Operations per second of cuBLASLt's best algorithm on a bf16 product of 8192 x 8192 x 8192.
+double cuda_matrix_rate(const Device& device);
+
+}  // namespace invar::ceilings

@@ -1,0 +1,30 @@
+// The tc profile's linears on Hopper's tensor cores: the layout of weights and one entry for each operation of linear.h.
+//
+// Layout of packed weights: [ceil(inputs / 64)][outputs rounded up to 64][64] bf16, the 16-byte piece c of output r's line at
+// c ^ (r mod 8), zeros in the padding. So any 8 n outputs times 64 inputs are one stretch of memory that a bulk copy brings to
+// shared memory ready for wgmma and ldmatrix (128-byte swizzle), whatever the schedule.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/linear/linear.h"
+
+namespace invar::cuda::tc {
+
+size_t packed_bytes(int64_t outputs, int64_t inputs);
+
+// Rows first_output .. first_output + count of a table: host rows of [inputs], row_stride elements apart. Has read them when it
+// returns. `packed` is 128-byte aligned device memory of packed_bytes, zeroed before its first rows come.
+void pack_rows(const Device& device, std::byte* packed, int64_t outputs, int64_t inputs, int64_t first_output,
+               const Bf16* host_rows, int64_t count, int64_t row_stride);
+
+// y[r] = row ids[r] - first_id of the table (an embedding); ids on the device. A row whose id the table does not hold stays as it
+// is. y_stride in elements.
+void gather_rows(const Device& device, const std::byte* packed, int64_t outputs, int64_t inputs, const int32_t* ids,
+                 int64_t first_id, int64_t count, Bf16* y, int64_t y_stride);
+
+void linear_column(const Device& device, const ColumnLinear& problem);
+void linear_row(const Device& device, const RowLinear& problem);
+
+}  // namespace invar::cuda::tc

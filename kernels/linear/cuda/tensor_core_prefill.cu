@@ -1,0 +1,24 @@
+#include "kernels/linear/cuda/tensor_core_prefill.cuh"
+#include "kernels/linear/cuda/tensor_core_prefill.h"
+
+namespace invar::cuda::tc {
+
+void prefill_column(const Device& device, const ColumnLinear& p, const LinearShape& shape, const PrefillPlan& plan) {
+  prefill::PrefillTask task = prefill::task_of(shape, plan);
+  task.weights = p.weights->data();
+  task.bias = p.bias;
+  task.y = p.y;
+  task.y_fp32 = p.y_fp32;
+  task.y_stride = p.y_stride;
+  prefill::run<false>(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
+}
+
+void prefill_row(const Device& device, const RowLinear& p, int node, const LinearShape& shape, const PrefillPlan& plan) {
+  prefill::PrefillTask task = prefill::task_of(shape, plan);
+  task.weights = p.weights->data();
+  task.y_fp32 = p.partials + node * node_stride(p);
+  task.y_stride = p.weights->outputs();
+  prefill::run<false>(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
+}
+
+}  // namespace invar::cuda::tc

@@ -1,0 +1,94 @@
+#include "kernels/linear/cuda/tensor_core_prefill_plan.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace invar::cuda::tc {
+namespace {
+
+struct TileKind {
+  PrefillMerge merge;
+  int columns;
+  double cost;  // of one tile, in columns of the widest: narrow tiles fetch more for each product
+};
+// The kernels there are.
+constexpr TileKind kTiles[] = {
+    {PrefillMerge::kChain, 256, 256}, {PrefillMerge::kFold, 192, 196}, {PrefillMerge::kFold, 128, 136},
+    {PrefillMerge::kFold, 64, 80},    {PrefillMerge::kTree, 128, 140},
+};
+
+bool fits(PrefillMerge merge, const LinearShape& shape) {
+  if (merge == PrefillMerge::kFold)  // a leaf that another follows ends in a block of its own
+    for (int i = 0; i + 1 < shape.leaves(); ++i)
+      if (shape.leaf_begin[i + 1] - shape.leaf_begin[i] < 2) return false;
+  switch (merge) {
+    case PrefillMerge::kChain:
+      return shape.leaves() == 1;
+    case PrefillMerge::kFold:
+      return !shape.by_segments || shape.leaves() <= 2;
+    case PrefillMerge::kTree:
+      return shape.by_segments && (shape.leaves() == 4 || shape.leaves() == 8);
+  }
+  return false;
+}
+
+// Blocks that fetch weights for each other wait for each other: worth it where weights come from far, or where tiles are narrow
+// and many.
+int preferred_cluster(const LinearShape& shape, const TileKind& tile) {
+  const int64_t weight_bytes = int64_t{shape.outputs} * (shape.leaf_begin.back() - shape.leaf_begin.front()) * 128;
+  if (tile.columns >= 192) return weight_bytes > (int64_t{256} << 20) ? 2 : 1;
+  return shape.rows >= 2048 ? 2 : 1;
+}
+
+// Tiles that the busiest block has.
+int rounds(const PrefillPlan& plan) {
+  const int units = (plan.row_tiles + plan.cluster - 1) / plan.cluster * plan.column_tiles, clusters = plan.grid / plan.cluster;
+  return (units + clusters - 1) / clusters;
+}
+
+}  // namespace
+
+std::string PrefillPlan::describe() const {
+  const char* name = merge == PrefillMerge::kChain ? "chain" : merge == PrefillMerge::kFold ? "fold" : "tree";
+  return absl::StrCat(name, " ", kPrefillTileRows, "x", columns, ", cluster ", cluster, ", ", row_tiles, "x", column_tiles,
+                      " tiles, grid ", grid);
+}
+
+std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, PrefillMerge merge, int columns, int cluster,
+                                        const Chip& chip) {
+  const bool known = std::any_of(std::begin(kTiles), std::end(kTiles),
+                                 [&](const TileKind& t) { return t.merge == merge && t.columns == columns; });
+  if (!known || !fits(merge, shape) || cluster < 1 || cluster > 2) return std::nullopt;
+  PrefillPlan plan{.merge = merge, .columns = columns, .cluster = cluster};
+  plan.row_tiles = (shape.rows + kPrefillTileRows - 1) / kPrefillTileRows;
+  plan.column_tiles = (shape.outputs + columns - 1) / columns;
+  const int64_t units = int64_t{(plan.row_tiles + cluster - 1) / cluster} * plan.column_tiles;
+  plan.grid = static_cast<int>(std::min<int64_t>(units, chip.multiprocessors / cluster)) * cluster;
+  return plan;
+}
+
+std::vector<PrefillPlan> prefill_plans(const LinearShape& shape, const Chip& chip) {
+  std::vector<PrefillPlan> plans;
+  for (const TileKind& tile : kTiles)
+    for (int cluster : {2, 1})
+      if (auto plan = prefill_plan(shape, tile.merge, tile.columns, cluster, chip)) plans.push_back(*plan);
+  return plans;
+}
+
+std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, const Chip& chip) {
+  std::optional<PrefillPlan> best;
+  double least = 0;
+  for (const TileKind& tile : kTiles)
+    for (int cluster : {2, 1}) {
+      const auto plan = prefill_plan(shape, tile.merge, tile.columns, cluster, chip);
+      if (!plan) continue;
+      const double cost = rounds(*plan) * tile.cost * (cluster == preferred_cluster(shape, tile) ? 1.0 : 1.04);
+      if (best && cost >= least) continue;
+      best = plan;
+      least = cost;
+    }
+  return best;
+}
+
+}  // namespace invar::cuda::tc

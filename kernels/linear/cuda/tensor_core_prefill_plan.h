@@ -1,0 +1,36 @@
+// How a linear with many rows is laid over the GPU: pure arithmetic, tested without one. Any plan gives the same bits.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/linear/cuda/tensor_core_shape.h"
+
+namespace invar::cuda::tc {
+
+inline constexpr int kPrefillTileRows = 128;
+
+// How the leaves of an output meet in a block.
+enum class PrefillMerge : uint8_t {
+  kChain,  // there is one leaf
+  kFold,   // left fold; two segments are one, too
+  kTree,   // four or eight segments
+};
+
+struct PrefillPlan {
+  PrefillMerge merge = PrefillMerge::kChain;
+  int columns = 128;  // outputs of a tile
+  int cluster = 1;    // blocks with the same outputs and neighbouring rows: each fetches its part of the weights for both
+  int row_tiles = 1, column_tiles = 1;
+  int grid = 1;
+  std::string describe() const;
+};
+
+// Nothing where the merge does not fit the leaves or no kernel has such a tile.
+std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, PrefillMerge merge, int columns, int cluster, const Chip& chip);
+// The best of them; nothing for three, five, six or seven segments, which are no node of the tree.
+std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, const Chip& chip);
+std::vector<PrefillPlan> prefill_plans(const LinearShape& shape, const Chip& chip);
+
+}  // namespace invar::cuda::tc

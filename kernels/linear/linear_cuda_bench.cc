@@ -1,0 +1,487 @@
+// Speed of the tc profile's linears on a Hopper GPU, on layers of Qwen3-8B and Llama-3.1-70B, whole and as one of eight shards.
+//
+//   kernels_linear_cuda_bench [--rows 1,8,16,32,64] [--layer TEXT] [--plans N] [--time-limit S]
+//
+// Up to 64 rows: time of one call inside a graph of dependent calls, weights rotated through more than 300 MB so that they come
+// from HBM; share of a plain read kernel's bandwidth; ratio to cuBLASLt's best of 8 heuristic algorithms in a graph of the same
+// kind.
+// --plans N times every plan and prints the best N. More rows: TFLOP/s and ratio to cuBLASLt, taken in turns, since the clock
+// follows the power. Row-parallel layers write fp32 values of tree nodes where cuBLASLt writes bf16.
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/device/cuda/context.h"
+#include "kernels/device/device_array.h"
+#include "kernels/linear/cuda/tensor_core_decode.h"
+#include "kernels/linear/cuda/tensor_core_grouped.h"
+#include "kernels/linear/cuda/tensor_core_linear.h"
+#include "kernels/linear/cuda/tensor_core_prefill.h"
+#include "kernels/linear/linear.h"
+#include "kernels/linear/linear_cuda_bench_kernels.h"
+
+namespace invar {
+namespace {
+
+using cuda::check;
+namespace tc = cuda::tc;
+
+constexpr size_t kRotated = 300 << 20;  // bytes of weights in turn: several times the second-level cache
+
+struct Layer {
+  const char* name;
+  int64_t outputs, inputs;
+  int64_t unit;     // of the segments; 0: column-parallel
+  int first, last;  // segments held
+  int64_t held() const {
+    if (unit == 0) return inputs;
+    const RowSegments segments = RowSegments::cut(inputs, unit);
+    return segments.begin[last] - segments.begin[first];
+  }
+};
+
+constexpr Layer kLayers[] = {
+    {"qwen3-8b qkv", 6144, 4096},
+    {"qwen3-8b gate_up", 24576, 4096},
+    {"qwen3-8b lm_head", 151936, 4096},
+    {"qwen3-8b o", 4096, 4096, 512, 0, 8},
+    {"qwen3-8b down", 4096, 12288, 64, 0, 8},
+    {"qwen3-8b/8 qkv", 768, 4096},
+    {"qwen3-8b/8 gate_up", 3072, 4096},
+    {"qwen3-8b/8 o", 4096, 4096, 512, 2, 3},
+    {"qwen3-8b/8 down", 4096, 12288, 64, 2, 3},
+    {"qwen3-8b/4 down", 4096, 12288, 64, 2, 4},
+    {"llama-70b qkv", 10240, 8192},
+    {"llama-70b gate_up", 57344, 8192},
+    {"llama-70b o", 8192, 8192, 1024, 0, 8},
+    {"llama-70b down", 8192, 28672, 64, 0, 8},
+    {"llama-70b/8 qkv", 1280, 8192},
+    {"llama-70b/8 gate_up", 7168, 8192},
+    {"llama-70b/8 o", 8192, 8192, 1024, 2, 3},
+    {"llama-70b/8 down", 8192, 28672, 64, 2, 3},
+};
+
+// One linear of all experts of a layer, each token at `chosen` of them.
+struct Experts {
+  const char* name;
+  int64_t outputs, inputs, unit;
+  int experts, chosen;
+};
+constexpr Experts kExperts[] = {
+    {"qwen3-30b-a3b experts gate_up", 1536, 2048, 0, 128, 8},
+    {"qwen3-30b-a3b experts down", 2048, 768, 64, 128, 8},
+};
+
+struct Options {
+  std::vector<int64_t> rows = {1, 8, 16, 32, 64};
+  std::string layer;
+  int plans = 0;
+  double time_limit = 100;
+};
+
+class Bench {
+ public:
+  explicit Bench(Options options) : options_(std::move(options)), device_(open()), stream_(device_->cuda().stream) {
+    check(cudaEventCreate(&begin_));
+    check(cudaEventCreate(&end_));
+    if (cublasLtCreate(&blas_) != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cublasLtCreate");
+    pool_ = Buffer(*device_, size_t{2400} << 20);
+    launch_fill(reinterpret_cast<Bf16*>(pool_.data()), static_cast<int64_t>(pool_.size() / 2), 0.05f);
+    workspace_ = Buffer(*device_, kWorkspace);
+  }
+
+  void run() {
+    measure_reading();
+    for (const Layer& layer : kLayers) {
+      if (std::string(layer.name).find(options_.layer) == std::string::npos) continue;
+      for (int64_t rows : options_.rows)
+        if (seconds() < options_.time_limit) measure(layer, rows);
+    }
+    for (const Experts& e : kExperts) {
+      if (std::string(e.name).find(options_.layer) == std::string::npos) continue;
+      for (int64_t tokens : {16, 64, 256, 8192})
+        if (seconds() < options_.time_limit) measure_experts(e, tokens);
+    }
+    std::printf("%.0f s\n", seconds());
+  }
+
+ private:
+  static constexpr size_t kWorkspace = 64 << 20;
+
+  static std::unique_ptr<Device> open() {
+    auto device = Device::open({.profile = Profile::kTc, .backend = Backend::kCuda});
+    if (!device.ok()) throw DeviceFailure(std::string(device.status().message()));
+    return *std::move(device);
+  }
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+  void launch_fill(Bf16* values, int64_t count, float scale) { bench::fill_values(*device_, values, count, 7, scale); }
+
+  // Microseconds of one call inside a graph of `count` calls, the median of several replays.
+  double graph_time(const std::function<void(int)>& call, int count, int replays = 7) {
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < count; ++i) call(i);
+    check(cudaStreamEndCapture(stream_, &graph));
+    check(cudaGraphInstantiate(&exec, graph, 0));
+    check(cudaGraphLaunch(exec, stream_));
+    std::vector<float> times;
+    for (int i = 0; i < replays; ++i) {
+      float ms;
+      check(cudaEventRecord(begin_, stream_));
+      check(cudaGraphLaunch(exec, stream_));
+      check(cudaEventRecord(end_, stream_));
+      check(cudaEventSynchronize(end_));
+      check(cudaEventElapsedTime(&ms, begin_, end_));
+      times.push_back(ms * 1000 / static_cast<float>(count));
+    }
+    check(cudaGraphExecDestroy(exec));
+    check(cudaGraphDestroy(graph));
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
+  }
+
+  void measure_reading() {
+    double best = 1e30;
+    for (int blocks : {264, 528, 1056}) {
+      const auto read = [&](int) { bench::read_plainly(*device_, pool_.data(), pool_.size(), blocks, workspace_.data()); };
+      best = std::min(best, graph_time(read, 1, 5));
+    }
+    read_rate_ = static_cast<double>(pool_.size()) / best * 1e-3;
+    std::printf("%s: a plain read kernel reaches %.0f GB/s\n", device_->describe().c_str(), read_rate_);
+  }
+
+  // One layer at one number of rows.
+  struct Work {
+    Layer layer;
+    int64_t rows;
+    std::vector<PackedWeights> weights;  // in turn
+    Buffer x, y;
+    ColumnLinear column;
+    RowLinear row;
+  };
+
+  Work make_work(const Layer& layer, int64_t rows, bool decode) {
+    Work w{.layer = layer, .rows = rows};
+    const int64_t held = layer.held();
+    const size_t bytes = tc::packed_bytes(layer.outputs, held);
+    const size_t copies = decode ? std::clamp<size_t>((kRotated + bytes - 1) / bytes, 2, 64) : 2;
+    for (size_t i = 0; i < copies; ++i) {
+      w.weights.emplace_back(*device_, layer.outputs, held);
+      launch_fill(reinterpret_cast<Bf16*>(const_cast<std::byte*>(w.weights.back().data())), static_cast<int64_t>(bytes / 2),
+                  0.05f);
+    }
+    w.x = Buffer(*device_, static_cast<size_t>(rows * held) * sizeof(Bf16));
+    launch_fill(w.x.as<Bf16>(), rows * held, 1.0f);
+    w.y = Buffer(*device_, static_cast<size_t>(rows * layer.outputs) * sizeof(float) * (layer.unit ? 4 : 1));
+    if (layer.unit) {
+      w.row.rows = rows;
+      w.row.x = w.x.as<Bf16>();
+      w.row.x_stride = held;
+      w.row.segments = RowSegments::cut(layer.inputs, layer.unit);
+      w.row.first = layer.first;
+      w.row.last = layer.last;
+      w.row.nodes = maximal_subtrees(w.row.segments, layer.first, layer.last);
+      w.row.partials = w.y.as<float>();
+    } else {
+      w.column.rows = rows;
+      w.column.x = w.x.as<Bf16>();
+      w.column.x_stride = held;
+      w.column.y = w.y.as<Bf16>();
+      w.column.y_stride = layer.outputs;
+    }
+    return w;
+  }
+
+  void call(Work* w, int turn) {
+    const PackedWeights* weights = &w->weights[static_cast<size_t>(turn) % w->weights.size()];
+    if (w->layer.unit) {
+      w->row.weights = weights;
+      tc::linear_row(*device_, w->row);
+    } else {
+      w->column.weights = weights;
+      tc::linear_column(*device_, w->column);
+    }
+  }
+  void call(Work* w, int turn, const tc::LinearShape& shape, const tc::DecodePlan& plan) {
+    const PackedWeights* weights = &w->weights[static_cast<size_t>(turn) % w->weights.size()];
+    if (w->layer.unit) {
+      w->row.weights = weights;
+      tc::decode_row(*device_, w->row, shape, plan);
+    } else {
+      w->column.weights = weights;
+      tc::decode_column(*device_, w->column, shape, plan);
+    }
+  }
+
+  // cuBLASLt on the same memory: y[rows][outputs] bf16.
+  class Rival {
+   public:
+    Rival(cublasLtHandle_t blas, const Work& w, void* workspace) : blas_(blas), workspace_(workspace) {
+      const int64_t n = w.layer.outputs, k = w.layer.held(), m = w.rows;
+      const cublasOperation_t transposed = CUBLAS_OP_T;
+      ok(cublasLtMatmulDescCreate(&description_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+      ok(cublasLtMatmulDescSetAttribute(description_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
+      ok(cublasLtMatrixLayoutCreate(&a_, CUDA_R_16BF, k, n, k));
+      ok(cublasLtMatrixLayoutCreate(&b_, CUDA_R_16BF, k, m, k));
+      ok(cublasLtMatrixLayoutCreate(&c_, CUDA_R_16BF, n, m, n));
+      cublasLtMatmulPreference_t preference;
+      ok(cublasLtMatmulPreferenceCreate(&preference));
+      const size_t limit = kWorkspace;
+      ok(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit, sizeof(limit)));
+      algorithms_.resize(8);
+      int found = 0;
+      ok(cublasLtMatmulAlgoGetHeuristic(blas_, description_, a_, b_, c_, c_, preference, 8, algorithms_.data(), &found));
+      algorithms_.resize(static_cast<size_t>(found));
+      cublasLtMatmulPreferenceDestroy(preference);
+    }
+    ~Rival() {
+      cublasLtMatrixLayoutDestroy(a_);
+      cublasLtMatrixLayoutDestroy(b_);
+      cublasLtMatrixLayoutDestroy(c_);
+      cublasLtMatmulDescDestroy(description_);
+    }
+    size_t algorithms() const { return algorithms_.size(); }
+    bool call(const Work& w, int turn, size_t algorithm, cudaStream_t stream) {
+      const float one = 1, zero = 0;
+      return cublasLtMatmul(blas_, description_, &one, w.weights[static_cast<size_t>(turn) % w.weights.size()].data(), a_,
+                            w.x.data(), b_, &zero, w.y.data(), c_, w.y.data(), c_, &algorithms_[algorithm].algo, workspace_,
+                            kWorkspace, stream) == CUBLAS_STATUS_SUCCESS;
+    }
+
+   private:
+    static void ok(cublasStatus_t status) {
+      if (status != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cuBLASLt refuses the shape");
+    }
+    cublasLtHandle_t blas_;
+    void* workspace_;
+    cublasLtMatmulDesc_t description_;
+    cublasLtMatrixLayout_t a_, b_, c_;
+    std::vector<cublasLtMatmulHeuristicResult_t> algorithms_;
+  };
+
+  void measure_experts(const Experts& e, int64_t tokens) {
+    const int64_t rows = tokens * e.chosen;
+    std::vector<int64_t> offsets(static_cast<size_t>(e.experts) + 1);
+    for (int64_t token = 0; token < tokens; ++token) {
+      std::vector<bool> taken(static_cast<size_t>(e.experts));
+      for (int64_t i = 0, draw = 0; i < e.chosen; ++draw) {
+        const auto expert = static_cast<size_t>(numerics::mix64(static_cast<uint64_t>(token * 1000 + draw)) % taken.size());
+        if (taken[expert]) continue;
+        taken[expert] = true;
+        ++offsets[expert + 1];
+        ++i;
+      }
+    }
+    int64_t touched = 0;
+    for (size_t i = 1; i < offsets.size(); ++i) {
+      touched += offsets[i] > 0;
+      offsets[i] += offsets[i - 1];
+    }
+    Layer layer{
+        .name = e.name, .outputs = e.outputs, .inputs = e.inputs, .unit = e.unit, .first = 0, .last = numerics::kSegments};
+    Work w = make_work(layer, rows, false);
+    std::vector<PackedWeights> weights;
+    std::vector<const std::byte*> packed;
+    for (int i = 0; i < e.experts; ++i) {
+      weights.emplace_back(*device_, e.outputs, e.inputs);
+      packed.push_back(weights.back().data());
+      launch_fill(reinterpret_cast<Bf16*>(const_cast<std::byte*>(packed.back())),
+                  static_cast<int64_t>(weights.back().bytes() / 2), 0.05f);
+    }
+    const DeviceArray<const std::byte*> device_packed(*device_, packed);
+    const DeviceArray<int64_t> device_offsets(*device_, offsets);
+    const tc::GroupedLinear problem{.groups = e.experts,
+                                    .weights = device_packed.data(),
+                                    .offsets = device_offsets.data(),
+                                    .rows = rows,
+                                    .outputs = e.outputs,
+                                    .inputs = e.inputs,
+                                    .x = w.x.as<Bf16>(),
+                                    .x_stride = e.inputs};
+    const auto grouped = [&](int) {
+      if (e.unit) {
+        tc::grouped_row(*device_, problem, w.row.segments, 0, numerics::kSegments, w.row.nodes, w.y.as<float>(),
+                        rows * e.outputs);
+      } else {
+        tc::grouped_column(*device_, problem, w.y.as<Bf16>(), e.outputs);
+      }
+    };
+    const double us = graph_time(grouped, 20), bytes = static_cast<double>(touched * e.outputs * e.inputs) * sizeof(Bf16);
+    const double flops = 2.0 * static_cast<double>(rows * e.outputs * e.inputs);
+    Rival rival(blas_, w, workspace_.data());
+    double dense = 1e30;
+    for (size_t i = 0; i < rival.algorithms(); ++i)
+      if (rival.call(w, 0, i, stream_))
+        dense = std::min(dense, graph_time([&](int turn) { rival.call(w, turn, i, stream_); }, 20, 3));
+    std::printf(
+        "%-30s %5lld tokens, %3lld experts: %8.2f us, %4.0f GB/s = %3.0f %% of read, %4.0f TFLOP/s; one dense matrix %8.2f us\n",
+        e.name, static_cast<long long>(tokens), static_cast<long long>(touched), us, bytes / us * 1e-3,
+        100 * bytes / read_rate_ * 1e-3 / us, flops / us * 1e-6, dense);
+    std::fflush(stdout);
+  }
+
+  void measure(const Layer& layer, int64_t rows) {
+    const bool decode = rows <= tc::kMostDecodeRows;
+    Work w = make_work(layer, rows, decode);
+    Rival rival(blas_, w, workspace_.data());
+    if (decode) {
+      measure_decode(&w, &rival);
+    } else {
+      measure_prefill(&w, &rival);
+    }
+    std::fflush(stdout);
+  }
+
+  void measure_decode(Work* w, Rival* rival) {
+    const double bytes = static_cast<double>(w->layer.outputs * w->layer.held()) * sizeof(Bf16);
+    const double floor = bytes / read_rate_ * 1e-3;
+    const int copies = static_cast<int>(w->weights.size());
+    const int count = std::max(2 * copies, std::clamp(static_cast<int>(1500 / (floor + 2)), 4, 200));
+    double best_rival = 1e30;
+    for (size_t i = 0; i < rival->algorithms(); ++i) {
+      if (!rival->call(*w, 0, i, stream_)) continue;
+      best_rival = std::min(best_rival, graph_time([&](int turn) { rival->call(*w, turn, i, stream_); }, count));
+    }
+    const double ours = graph_time([&](int turn) { call(w, turn); }, count);
+    const tc::LinearShape shape =
+        w->layer.unit ? *tc::linear_shape(w->row) : *tc::linear_shape(w->rows, w->layer.outputs, w->layer.inputs);
+    const tc::Chip chip = tc::chip_of(*device_);
+    std::printf("%-20s %6lldx%-5lld rows %2lld: %7.2f us, %4.0f GB/s = %3.0f %% of read; cuBLASLt %7.2f us, ratio %.2f [%s]\n",
+                w->layer.name, static_cast<long long>(w->layer.outputs), static_cast<long long>(w->layer.held()),
+                static_cast<long long>(w->rows), ours, bytes / ours * 1e-3, 100 * floor / ours, best_rival, ours / best_rival,
+                tc::decode_plan(shape, chip).describe().c_str());
+    if (!options_.plans) return;
+    struct Timed {
+      double us;
+      tc::DecodePlan plan;
+    };
+    std::vector<Timed> timed;
+    for (const tc::DecodePlan& plan : tc::decode_plans(shape, chip)) {
+      if (plan.choice.group_outputs == 16) continue;  // never near the best
+      const auto f = [&](int turn) { call(w, turn, shape, plan); };
+      timed.push_back({graph_time(f, count / 2, 3), plan});
+    }
+    std::sort(timed.begin(), timed.end(), [](const Timed& a, const Timed& b) { return a.us < b.us; });
+    timed.resize(std::min<size_t>(timed.size(), static_cast<size_t>(options_.plans)));
+    for (const Timed& t : timed)
+      std::printf("    %7.2f us %3.0f %% resident %d %s\n", t.us, 100 * floor / t.us, t.plan.choice.resident,
+                  t.plan.describe().c_str());
+  }
+
+  // Milliseconds of one call, `count` in a row.
+  double stream_time(const std::function<void(int)>& call, int count) {
+    float ms;
+    check(cudaEventRecord(begin_, stream_));
+    for (int i = 0; i < count; ++i) call(i);
+    check(cudaEventRecord(end_, stream_));
+    check(cudaEventSynchronize(end_));
+    check(cudaEventElapsedTime(&ms, begin_, end_));
+    return ms / static_cast<double>(count);
+  }
+
+  void measure_prefill(Work* w, Rival* rival) {
+    const double flops = 2.0 * static_cast<double>(w->rows * w->layer.outputs * w->layer.held());
+    const int count = std::clamp(static_cast<int>(0.006 / (flops / 650e12)), 2, 200);
+    size_t best = 0;
+    double best_time = 1e30;
+    for (size_t i = 0; i < rival->algorithms(); ++i) {
+      if (!rival->call(*w, 0, i, stream_)) continue;
+      const double ms = stream_time([&](int turn) { rival->call(*w, turn, i, stream_); }, std::max(2, count / 2));
+      if (ms < best_time) best_time = ms, best = i;
+    }
+    std::vector<double> ours, theirs;
+    for (int round = 0; round < 5; ++round)
+      for (int which = 0; which < 2; ++which) {
+        const bool own = (round + which) % 2 == 0;
+        const auto f = [&](int turn) { own ? call(w, turn) : void(rival->call(*w, turn, best, stream_)); };
+        stream_time(f, count);  // the clock settles
+        (own ? ours : theirs).push_back(stream_time(f, count));
+      }
+    std::sort(ours.begin(), ours.end());
+    std::sort(theirs.begin(), theirs.end());
+    const double rate = flops / ours[2] * 1e-9, rival_rate = flops / theirs[2] * 1e-9;
+    std::printf("%-20s %6lldx%-5lld rows %5lld: %4.0f TFLOP/s; cuBLASLt %4.0f, rate ratio %.3f\n", w->layer.name,
+                static_cast<long long>(w->layer.outputs), static_cast<long long>(w->layer.held()),
+                static_cast<long long>(w->rows), rate, rival_rate, rate / rival_rate);
+    if (!options_.plans) return;
+    const tc::LinearShape shape =
+        w->layer.unit ? tc::linear_shape(w->row).value() : tc::linear_shape(w->rows, w->layer.outputs, w->layer.inputs).value();
+    for (const tc::PrefillPlan& plan : tc::prefill_plans(shape, tc::chip_of(*device_))) {
+      const auto f = [&](int turn) {
+        const PackedWeights* weights = &w->weights[static_cast<size_t>(turn) % w->weights.size()];
+        w->row.weights = w->column.weights = weights;
+        if (w->layer.unit) {
+          tc::prefill_row(*device_, w->row, 0, shape, plan);
+        } else {
+          tc::prefill_column(*device_, w->column, shape, plan);
+        }
+      };
+      stream_time(f, count);
+      std::vector<double> times;
+      for (int i = 0; i < 3; ++i) times.push_back(stream_time(f, count));
+      std::sort(times.begin(), times.end());
+      std::printf("    %4.0f TFLOP/s %s\n", flops / times[1] * 1e-9, plan.describe().c_str());
+    }
+  }
+
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  const Options options_;
+  const std::unique_ptr<Device> device_;
+  const cudaStream_t stream_;
+  cudaEvent_t begin_, end_;
+  cublasLtHandle_t blas_;
+  Buffer pool_, workspace_;
+  double read_rate_ = 0;
+};
+
+int usage() {
+  std::fprintf(stderr, "usage: kernels_linear_cuda_bench [--rows 1,8,16] [--layer TEXT] [--plans N] [--time-limit S]\n");
+  return 2;
+}
+
+int main_with(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; i += 2) {
+    const std::string flag = argv[i];
+    if (i + 1 == argc) return usage();
+    const std::string value = argv[i + 1];
+    if (flag == "--rows") {
+      options.rows.clear();
+      for (size_t at = 0; at < value.size();) {
+        const size_t comma = std::min(value.find(',', at), value.size());
+        options.rows.push_back(std::stoll(value.substr(at, comma - at)));
+        at = comma + 1;
+      }
+    } else if (flag == "--layer") {
+      options.layer = value;
+    } else if (flag == "--plans") {
+      options.plans = std::stoi(value);
+    } else if (flag == "--time-limit") {
+      options.time_limit = std::stod(value);
+    } else {
+      return usage();
+    }
+  }
+  Bench(options).run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace invar
+
+int main(int argc, char** argv) {
+  try {
+    return invar::main_with(argc, argv);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,93 @@
+// Plans of the decode schedule without a GPU: whatever the shape, there is one, it fits the chip and leaves no output or k out.
+#include "kernels/linear/cuda/tensor_core_decode_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace invar::cuda::tc {
+namespace {
+
+std::vector<LinearShape> shapes() {
+  std::vector<LinearShape> all;
+  for (int64_t rows : {1, 8, 9, 16, 17, 32, 33, 64}) {
+    for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{768, 4096},
+                                   {6144, 4096},
+                                   {24576, 4096},
+                                   {151936, 4096},
+                                   {57344, 8192},
+                                   {1280, 8192},
+                                   {128, 2048},
+                                   {1, 64},
+                                   {70, 576},
+                                   {8, 28672}})
+      all.push_back(*linear_shape(rows, outputs, inputs));
+    for (auto [outputs, k, unit] : {std::tuple<int64_t, int64_t, int64_t>{4096, 4096, 512},
+                                    {4096, 12288, 64},
+                                    {8192, 28672, 64},
+                                    {2048, 768, 64},
+                                    {64, 512, 64},
+                                    {64, 64, 64}})
+      for (int first = 0; first < numerics::kSegments; ++first)
+        for (int last = first + 1; last <= numerics::kSegments; ++last) {
+          PackedWeights weights(Device(DeviceOptions{}), outputs, 0);
+          RowLinear problem{
+              .rows = rows, .weights = &weights, .segments = RowSegments::cut(k, unit), .first = first, .last = last};
+          if (const auto shape = linear_shape(problem)) all.push_back(*shape);
+        }
+  }
+  return all;
+}
+
+void expect_fits(const LinearShape& shape, const DecodePlan& plan, const Chip& chip) {
+  const int slices = plan.choice.k_groups * plan.choice.cluster;
+  EXPECT_GE(plan.tokens, shape.rows);
+  EXPECT_GE(plan.tiles * plan.tile_outputs, shape.outputs);
+  EXPECT_LT((plan.tiles - 1) * plan.tile_outputs, shape.outputs);
+  EXPECT_LE(slices, shape.leaves());
+  EXPECT_LE(plan.shared, chip.block_shared);
+  EXPECT_LE((plan.shared + 1024) * plan.choice.resident, chip.shared);
+  EXPECT_LE(plan.threads, most_decode_threads(plan.tokens));
+  EXPECT_GE(plan.stages, 1);
+  EXPECT_LE(16 + plan.stages * plan.choice.k_groups * 16, 1024);
+  EXPECT_GT(plan.grid, 0);
+  EXPECT_EQ(plan.grid % (plan.choice.cluster * plan.choice.sharing), 0);
+  EXPECT_GE(plan.tokens / plan.choice.sharing, 8);
+  EXPECT_GE(plan.share * plan.choice.cluster * 4, plan.tile_outputs * plan.tokens);
+  // Blocks of a cluster leave after one tile.
+  if (plan.choice.cluster > 1) {
+    const int sharing = plan.choice.sharing;
+    EXPECT_EQ(plan.grid, (plan.tiles + sharing - 1) / sharing * sharing * plan.choice.cluster);
+  }
+  // Who does not send keeps the output to himself.
+  if (plan.slots == 0) {
+    EXPECT_TRUE(shape.leaves() == 1 || (slices == 1 && (!shape.by_segments || plan.subtrees)));
+  }
+}
+
+TEST(DecodePlan, EveryShapeHasAPlanThatFits) {
+  for (const Chip& chip : {Chip{}, Chip{.multiprocessors = 114}})
+    for (const LinearShape& shape : shapes()) {
+      const DecodePlan plan = decode_plan(shape, chip);
+      SCOPED_TRACE(testing::Message() << shape.rows << " rows, " << shape.outputs << " outputs, " << shape.leaves()
+                                      << (shape.by_segments ? " segments: " : " leaves: ") << plan.describe());
+      expect_fits(shape, plan, chip);
+      for (const DecodePlan& other : decode_plans(shape, chip)) expect_fits(shape, other, chip);
+      if (HasFailure()) return;
+    }
+}
+
+TEST(DecodePlan, SegmentsThatNoBlockDividesAreRefused) {
+  PackedWeights weights(Device(DeviceOptions{}), 8, 0);
+  RowLinear problem{.rows = 1, .weights = &weights, .segments = RowSegments::cut(576, 8)};
+  EXPECT_FALSE(linear_shape(problem).has_value());
+  EXPECT_FALSE(linear_shape(1, 8, 100).has_value());
+  EXPECT_FALSE(decode_plan(*linear_shape(65, 8, 128), {}, {}).has_value());
+  problem.segments = RowSegments::cut(768, 64);
+  const auto shape = linear_shape(problem);
+  ASSERT_TRUE(shape.has_value());
+  EXPECT_EQ(shape->leaf_begin, (std::vector<int>{0, 1, 3, 4, 6, 7, 9, 10, 12}));
+}
+
+}  // namespace
+}  // namespace invar::cuda::tc

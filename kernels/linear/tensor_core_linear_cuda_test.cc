@@ -1,0 +1,626 @@
+// Every schedule of the tc profile on the GPU, bit for bit: small shapes against the scalar reference and the CPU backend, large
+// ones against the generic schedule, which the small ones have checked.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "kernels/device/cuda_test.h"
+#include "kernels/device/device_array.h"
+#include "kernels/linear/cuda/finish.h"
+#include "kernels/linear/cuda/tensor_core_decode.h"
+#include "kernels/linear/cuda/tensor_core_generic.h"
+#include "kernels/linear/cuda/tensor_core_grouped.h"
+#include "kernels/linear/cuda/tensor_core_linear.h"
+#include "kernels/linear/cuda/tensor_core_prefill.h"
+#include "kernels/linear/hostile_values.h"
+#include "kernels/linear/linear.h"
+
+namespace invar {
+namespace {
+
+using hostile::Kind;
+using hostile::Values;
+using numerics::canonical_bits;
+using numerics::kSegments;
+
+Device cpu(ControlArm arm = ControlArm::kNone) {
+  return Device({.profile = Profile::kTc,
+                 .threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
+                 .control_arm = arm});
+}
+
+// Rows of x on the host and the device; the gap behind each holds NaN and infinity, and so does what lies before the first.
+class Rows {
+ public:
+  Rows(const Device& device, Values* values, Kind kind, int64_t count, int64_t width, int64_t gap)
+      : stride_(width + gap), host_(static_cast<size_t>(count * stride_)) {
+    for (int64_t m = 0; m < count; ++m)
+      for (int64_t k = 0; k < stride_; ++k)
+        host_[m * stride_ + k] = k < width ? values->bf16(kind, k) : Bf16{static_cast<uint16_t>(k & 1 ? 0x7fff : 0xff80)};
+    device_ = DeviceArray<Bf16>(device, host_);
+  }
+  template <class Value>
+  Rows(const Device& device, int64_t count, int64_t width, const Value& value)
+      : stride_(width), host_(static_cast<size_t>(count * width)) {
+    for (Bf16& v : host_) v = value();
+    device_ = DeviceArray<Bf16>(device, host_);
+  }
+  const Bf16* host(int64_t row) const { return host_.data() + row * stride_; }
+  const Bf16* device(int64_t row) const { return device_.data() + row * stride_; }
+  int64_t stride() const { return stride_; }
+
+ private:
+  int64_t stride_;
+  std::vector<Bf16> host_;
+  DeviceArray<Bf16> device_;
+};
+
+struct Weights {
+  PackedWeights host, device;
+  Weights(const Device& gpu, const std::vector<Bf16>& rows, int64_t row_stride, int64_t outputs, int64_t inputs)
+      : host(cpu(), outputs, inputs), device(gpu, outputs, inputs) {
+    host.pack_rows(0, rows.data(), outputs, row_stride);
+    const int64_t half = outputs / 2;  // in two calls, as shards of a file come
+    device.pack_rows(half, rows.data() + half * row_stride, outputs - half, row_stride);
+    device.pack_rows(0, rows.data(), half, row_stride);
+  }
+};
+
+// The first element that differs, or nothing.
+std::string difference(const std::vector<float>& got, const std::vector<float>& want, int64_t width) {
+  for (size_t i = 0; i < want.size(); ++i)
+    if (canonical_bits(got[i]) != canonical_bits(want[i])) {
+      char text[160];
+      std::snprintf(text, sizeof(text), "at row %lld, output %lld: %08x (%g), wanted %08x (%g)",
+                    static_cast<long long>(i / width), static_cast<long long>(i % width), numerics::float_bits(got[i]), got[i],
+                    numerics::float_bits(want[i]), want[i]);
+      return text;
+    }
+  return "";
+}
+std::string difference(const std::vector<Bf16>& got, const std::vector<Bf16>& want, int64_t width) {
+  for (size_t i = 0; i < want.size(); ++i)
+    if (got[i].bits != want[i].bits) {
+      char text[160];
+      std::snprintf(text, sizeof(text), "at row %lld, output %lld: %04x, wanted %04x", static_cast<long long>(i / width),
+                    static_cast<long long>(i % width), got[i].bits, want[i].bits);
+      return text;
+    }
+  return "";
+}
+
+std::string kind_name(Kind kind) { return "kind " + std::to_string(static_cast<int>(kind)); }
+
+class TensorCoreLinearCuda : public CudaTest {
+ protected:
+  void SetUp() override {
+    CudaTest::SetUp();
+    if (!IsSkipped()) tc_ = open(Profile::kTc);
+  }
+  const Device& tc() const { return *tc_; }
+
+  using Column = std::function<void(const Device&, const ColumnLinear&)>;
+  using Row = std::function<void(const Device&, const RowLinear&)>;
+
+  struct ColumnCase {
+    const Weights& weights;
+    const Rows& x;
+    const std::vector<Bf16>* bias;
+    std::vector<float> expected;  // of all rows, with bias
+  };
+  // Rows [first, first + m) as fp32 and as bf16, with a gap behind each row of y that must stay.
+  void expect_column(const Column& schedule, const ColumnCase& c, int64_t first, int64_t m, int64_t y_gap,
+                     const std::string& where) {
+    const int64_t n = c.weights.device.outputs(), y_stride = n + y_gap;
+    DeviceArray<Bf16> bias;
+    if (c.bias) bias = DeviceArray<Bf16>(tc(), *c.bias);
+    ColumnLinear problem{.rows = m,
+                         .x = c.x.device(first),
+                         .x_stride = c.x.stride(),
+                         .weights = &c.weights.device,
+                         .bias = c.bias ? bias.data() : nullptr,
+                         .y_stride = y_stride};
+    std::vector<float> want(m * y_stride, 77.0f);
+    std::vector<Bf16> want_rounded(m * y_stride, Bf16{0x1234});
+    const DeviceArray<float> y_fp32(tc(), want);
+    const DeviceArray<Bf16> y(tc(), want_rounded);
+    for (int64_t r = 0; r < m; ++r)
+      for (int64_t j = 0; j < n; ++j) {
+        want[r * y_stride + j] = c.expected[(first + r) * n + j];
+        want_rounded[r * y_stride + j] = numerics::bf(c.expected[(first + r) * n + j]);
+      }
+    problem.y_fp32 = y_fp32.data();
+    schedule(tc(), problem);
+    EXPECT_EQ(difference(y_fp32.to_host(tc()), want, y_stride), "") << where << ", fp32";
+    problem.y_fp32 = nullptr;
+    problem.y = y.data();
+    schedule(tc(), problem);
+    EXPECT_EQ(difference(y.to_host(tc()), want_rounded, y_stride), "") << where << ", bf16";
+  }
+
+  std::vector<float> cpu_column(const Weights& weights, const Rows& x, int64_t rows, const std::vector<Bf16>* bias,
+                                ControlArm arm = ControlArm::kNone) {
+    std::vector<float> y(rows * weights.host.outputs());
+    linear_column(cpu(arm), {.rows = rows,
+                             .x = x.host(0),
+                             .x_stride = x.stride(),
+                             .weights = &weights.host,
+                             .bias = bias ? bias->data() : nullptr,
+                             .y_fp32 = y.data(),
+                             .y_stride = weights.host.outputs()});
+    return y;
+  }
+
+ private:
+  std::unique_ptr<Device> tc_;
+};
+
+struct Shape {
+  int64_t outputs, inputs;
+};
+
+TEST_F(TensorCoreLinearCuda, PackedRowsComeBackThroughGather) {
+  for (const Shape& s : {Shape{70, 600}, {1, 17}, {64, 64}, {130, 130}, {200, 4096}}) {
+    Values values(5 + s.outputs);
+    const int64_t gap = 3;
+    const std::vector<Bf16> rows = values.vector(Kind::kAnyBits, s.outputs * (s.inputs + gap));
+    const Weights weights(tc(), rows, s.inputs + gap, s.outputs, s.inputs);
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < 2 * s.outputs; ++i) ids.push_back(static_cast<int32_t>(1000 + values.below(s.outputs)));
+    ids[0] = 999;  // not of this table: the row stays
+    ids.back() = static_cast<int32_t>(1000 + s.outputs);
+    const DeviceArray<int32_t> device_ids(tc(), ids);
+    for (int64_t y_gap : {0, 5, 8}) {
+      const int64_t y_stride = s.inputs + y_gap, count = static_cast<int64_t>(ids.size());
+      std::vector<Bf16> want(count * y_stride, Bf16{0x1234});
+      const DeviceArray<Bf16> y(tc(), want);
+      for (int64_t r = 1; r + 1 < count; ++r)
+        std::memcpy(&want[r * y_stride], &rows[(ids[r] - 1000) * (s.inputs + gap)], s.inputs * sizeof(Bf16));
+      cuda::tc::gather_rows(tc(), weights.device.data(), s.outputs, s.inputs, device_ids.data(), 1000, count, y.data(), y_stride);
+      EXPECT_EQ(difference(y.to_host(tc()), want, y_stride), "") << s.outputs << " x " << s.inputs << ", gap " << y_gap;
+    }
+  }
+}
+
+// K that no block or group divides takes the generic schedule, the others the fast ones; gaps of 5 forbid tensor maps.
+TEST_F(TensorCoreLinearCuda, ColumnEqualsReferenceOnHostileValues) {
+  for (Kind kind : hostile::kKinds)
+    for (const Shape& s : {Shape{70, 600}, {33, 1}, {1, 17}, {128, 576}, {130, 1088}, {72, 64}}) {
+      Values values(17 + s.outputs);
+      const Weights weights(tc(), values.vector(kind, s.outputs * s.inputs), s.inputs, s.outputs, s.inputs);
+      const std::vector<Bf16> bias = values.vector(kind == Kind::kNonFinite ? Kind::kOrdinary : kind, s.outputs);
+      for (int64_t gap : {5, 8}) {
+        const int64_t rows = gap == 8 ? 70 : 9;
+        const Rows x(tc(), &values, kind, rows, s.inputs, gap);
+        ColumnCase c{weights, x, &bias, cpu_column(weights, x, rows, &bias)};
+        // The CPU backend has its own tests; a few rows of the reference itself all the same.
+        std::vector<float> reference(2 * s.outputs);
+        linear_column_reference(Profile::kTc, {.rows = 2,
+                                               .x = x.host(0),
+                                               .x_stride = x.stride(),
+                                               .weights = &weights.host,
+                                               .bias = bias.data(),
+                                               .y_fp32 = reference.data(),
+                                               .y_stride = s.outputs});
+        ASSERT_EQ(difference(std::vector<float>(c.expected.begin(), c.expected.begin() + 2 * s.outputs), reference, s.outputs),
+                  "");
+        for (int64_t m : {1, 2, 7, 8, 16, 64, 65}) {
+          if (m > rows) continue;
+          const std::string where = kind_name(kind) + ", " + std::to_string(s.outputs) + " x " + std::to_string(s.inputs) + ", " +
+                                    std::to_string(m) + " rows, gap " + std::to_string(gap);
+          expect_column(linear_column, c, (rows - m) / 2, m, gap, where);
+          if (m == 7) expect_column(cuda::tc::generic_column, c, 1, m, gap, where + ", generic");
+          if (HasFailure()) return;
+        }
+      }
+    }
+}
+
+// Chains of one to four steps without a bias that could hide a sign of zero, where sums end among the subnormals or below.
+TEST_F(TensorCoreLinearCuda, ShortChainsAroundTheSmallestNumbersEqualReference) {
+  const int64_t n = 64, m = 64;
+  for (uint32_t lowest : {0u, 40u, 50u, 56u, 60u, 64u})
+    for (int64_t k : {16, 32, 64}) {
+      Values values(lowest + static_cast<uint64_t>(k));
+      const auto small = [&] {
+        const uint32_t r = values.next();
+        return Bf16{static_cast<uint16_t>((r & 1) << 15 | (lowest + (r >> 8) % 8) << 7 | (r >> 1 & 127))};
+      };
+      std::vector<Bf16> w(n * k);
+      for (Bf16& v : w) v = small();
+      const Weights weights(tc(), w, k, n, k);
+      Rows x(tc(), m, k, small);
+      std::vector<float> want(m * n);
+      linear_column_reference(
+          Profile::kTc,
+          {.rows = m, .x = x.host(0), .x_stride = x.stride(), .weights = &weights.host, .y_fp32 = want.data(), .y_stride = n});
+      const DeviceArray<float> y(tc(), m * n);
+      const ColumnLinear problem{
+          .rows = m, .x = x.device(0), .x_stride = x.stride(), .weights = &weights.device, .y_fp32 = y.data(), .y_stride = n};
+      for (const Column& schedule : {Column(cuda::tc::generic_column), Column(linear_column)}) {
+        schedule(tc(), problem);
+        const std::vector<float> got = y.to_host(tc());
+        int zeros = 0, negative_zeros_wanted = 0, negative_zeros = 0, different = 0;
+        for (int64_t i = 0; i < m * n; ++i) {
+          zeros += want[i] == 0;
+          negative_zeros_wanted += numerics::float_bits(want[i]) == 0x80000000u;
+          negative_zeros += numerics::float_bits(got[i]) == 0x80000000u;
+          different += numerics::float_bits(want[i]) != numerics::float_bits(got[i]);
+        }
+        EXPECT_EQ(difference(got, want, n), "")
+            << "exponent fields from " << lowest << ", " << k << " inputs: " << different << " of " << m * n << " differ; zeros "
+            << zeros << ", of them -0 wanted " << negative_zeros_wanted << ", -0 found " << negative_zeros;
+      }
+    }
+}
+
+TEST_F(TensorCoreLinearCuda, RowEqualsReferenceOnEveryShareOfTheSegments) {
+  struct RowShape {
+    int64_t outputs, inputs, unit;
+  };
+  for (Kind kind : hostile::kKinds)
+    for (const RowShape& s : {RowShape{40, 576, 64}, {33, 24, 8}, {5, 7, 1}, {70, 1, 1}, {130, 1024, 128}, {9, 200, 4}}) {
+      const RowSegments segments = RowSegments::cut(s.inputs, s.unit);
+      Values values(29 + s.outputs);
+      const std::vector<Bf16> w = values.vector(kind, s.outputs * s.inputs);
+      for (int ranks : {1, 2, 3, 4, 5, 7, 8})
+        for (int rank = 0; rank < ranks; ++rank) {
+          const int first = rank * kSegments / ranks, last = (rank + 1) * kSegments / ranks;
+          const int64_t origin = segments.begin[first], inputs = segments.begin[last] - origin;
+          const std::vector<TreeNode> nodes = maximal_subtrees(segments, first, last);
+          if (inputs == 0) continue;
+          std::vector<Bf16> share(s.outputs * inputs);
+          for (int64_t n = 0; n < s.outputs; ++n)
+            std::memcpy(&share[n * inputs], &w[n * s.inputs + origin], inputs * sizeof(Bf16));
+          const Weights weights(tc(), share, inputs, s.outputs, inputs);
+          const int64_t count = ranks == 1 ? 70 : 17, gap = (8 - inputs % 8) % 8 + (ranks == 3 ? 3 : 8);
+          const Rows x(tc(), &values, kind, count, inputs, gap);
+          for (int64_t m : {1, 7, 17, 70}) {
+            if (m > count) continue;
+            const int64_t from = (count - m) / 2, node_stride = m * s.outputs + 12;
+            std::vector<float> want(nodes.size() * node_stride, 77.0f);
+            const DeviceArray<float> partials(tc(), want);
+            RowLinear problem{.rows = m,
+                              .x = x.host(from),
+                              .x_stride = x.stride(),
+                              .weights = &weights.host,
+                              .segments = segments,
+                              .first = first,
+                              .last = last,
+                              .nodes = nodes,
+                              .partials = want.data(),
+                              .node_stride = node_stride};
+            if (m == 1)
+              linear_row_reference(Profile::kTc, problem);
+            else
+              linear_row(cpu(), problem);
+            problem.x = x.device(from);
+            problem.weights = &weights.device;
+            problem.partials = partials.data();
+            linear_row(tc(), problem);
+            ASSERT_EQ(difference(partials.to_host(tc()), want, s.outputs), "")
+                << kind_name(kind) << ", " << s.outputs << " x " << s.inputs << ", segments " << first << " .. " << last << ", "
+                << m << " rows";
+          }
+        }
+    }
+}
+
+// Shapes of real layers against the generic schedule, which one row of the CPU backend holds to the reference here too.
+TEST_F(TensorCoreLinearCuda, LargeColumnsEqualTheGenericSchedule) {
+  for (const Shape& s : {Shape{768, 4096}, {6144, 4096}, {1280, 8192}, {4104, 2112}}) {
+    Values values(101);
+    const Weights weights(tc(), values.vector(Kind::kOrdinary, s.outputs * s.inputs), s.inputs, s.outputs, s.inputs);
+    const std::vector<Bf16> bias = values.vector(Kind::kOrdinary, s.outputs);
+    const int64_t rows = s.outputs == 6144 ? 4096 : 300;
+    const Rows x(tc(), &values, Kind::kOrdinary, rows, s.inputs, 8);
+    const DeviceArray<Bf16> device_bias(tc(), bias);
+    const DeviceArray<float> y(tc(), rows * s.outputs);
+    cuda::tc::generic_column(tc(), {.rows = rows,
+                                    .x = x.device(0),
+                                    .x_stride = x.stride(),
+                                    .weights = &weights.device,
+                                    .bias = device_bias.data(),
+                                    .y_fp32 = y.data(),
+                                    .y_stride = s.outputs});
+    ColumnCase c{weights, x, &bias, y.to_host(tc())};
+    const std::vector<float> one = cpu_column(weights, x, 1, &bias);
+    ASSERT_EQ(difference(std::vector<float>(c.expected.begin(), c.expected.begin() + s.outputs), one, s.outputs), "");
+    for (int64_t m : {1, 2, 7, 8, 16, 17, 32, 33, 64, 65, 129, 256, 300, 4096}) {
+      if (m > rows) continue;
+      for (int64_t gap : {0, 3}) {
+        if (gap && m > 300) continue;
+        expect_column(linear_column, c, (rows - m) / 2, m, gap,
+                      std::to_string(s.outputs) + " x " + std::to_string(s.inputs) + ", " + std::to_string(m) + " rows, gap " +
+                          std::to_string(gap));
+      }
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_F(TensorCoreLinearCuda, LargeRowsEqualTheGenericSchedule) {
+  struct RowShape {
+    int64_t outputs, inputs, unit;
+  };
+  for (const RowShape& s : {RowShape{4096, 4096, 512}, {4096, 12288, 64}, {2048, 768, 64}, {520, 8192, 1024}}) {
+    const RowSegments segments = RowSegments::cut(s.inputs, s.unit);
+    Values values(103);
+    const std::vector<Bf16> w = values.vector(Kind::kOrdinary, s.outputs * s.inputs);
+    for (auto [first, last] : {std::pair<int, int>{0, 8}, {4, 8}, {5, 6}, {2, 7}, {0, 3}}) {
+      const int64_t origin = segments.begin[first], inputs = segments.begin[last] - origin;
+      const std::vector<TreeNode> nodes = maximal_subtrees(segments, first, last);
+      if (inputs == 0) continue;
+      std::vector<Bf16> share(s.outputs * inputs);
+      for (int64_t n = 0; n < s.outputs; ++n) std::memcpy(&share[n * inputs], &w[n * s.inputs + origin], inputs * sizeof(Bf16));
+      const Weights weights(tc(), share, inputs, s.outputs, inputs);
+      const int64_t rows = last - first == 8 && s.inputs == 4096 ? 4096 : 300;
+      const Rows x(tc(), &values, Kind::kOrdinary, rows, inputs, 8);
+      const int64_t all = rows * s.outputs;
+      const DeviceArray<float> expected(tc(), static_cast<int64_t>(nodes.size()) * all);
+      RowLinear problem{.rows = rows,
+                        .x = x.device(0),
+                        .x_stride = x.stride(),
+                        .weights = &weights.device,
+                        .segments = segments,
+                        .first = first,
+                        .last = last,
+                        .nodes = nodes,
+                        .partials = expected.data()};
+      cuda::tc::generic_row(tc(), problem);
+      const std::vector<float> generic = expected.to_host(tc());
+      std::vector<float> one(nodes.size() * s.outputs);
+      RowLinear on_cpu = problem;
+      on_cpu.rows = 1;
+      on_cpu.x = x.host(0);
+      on_cpu.weights = &weights.host;
+      on_cpu.partials = one.data();
+      linear_row(cpu(), on_cpu);
+      for (size_t i = 0; i < nodes.size(); ++i)
+        ASSERT_EQ(std::memcmp(&generic[i * all], &one[i * s.outputs], s.outputs * sizeof(float)), 0) << "generic, node " << i;
+      for (int64_t m : {1, 2, 7, 8, 16, 17, 32, 33, 64, 65, 129, 256, 300, 4096}) {
+        if (m > rows) continue;
+        const int64_t from = (rows - m) / 2;
+        std::vector<float> want(nodes.size() * m * s.outputs);
+        for (size_t i = 0; i < nodes.size(); ++i)
+          std::memcpy(&want[i * m * s.outputs], &generic[i * all + from * s.outputs], m * s.outputs * sizeof(float));
+        const DeviceArray<float> partials(tc(), std::vector<float>(want.size(), 77.0f));
+        problem.rows = m;
+        problem.x = x.device(from);
+        problem.partials = partials.data();
+        linear_row(tc(), problem);
+        ASSERT_EQ(difference(partials.to_host(tc()), want, s.outputs), "")
+            << s.outputs << " x " << s.inputs << ", segments " << first << " .. " << last << ", " << m << " rows";
+      }
+    }
+  }
+}
+
+// Every way to lay the decode schedule over the GPU, also those that nobody would choose.
+TEST_F(TensorCoreLinearCuda, EveryDecodePlanGivesTheSameBits) {
+  for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{130, 1600}, {768, 4096}, {16640, 1024}}) {
+    Values values(107);
+    const Weights weights(tc(), values.vector(Kind::kWide, outputs * inputs), inputs, outputs, inputs);
+    const Rows x(tc(), &values, Kind::kWide, 64, inputs, 8);
+    const RowSegments segments = RowSegments::cut(inputs, 64);
+    const std::vector<TreeNode> nodes = maximal_subtrees(segments, 0, kSegments);
+    for (int64_t m : {3, 16, 29, 64}) {
+      const DeviceArray<float> y(tc(), m * outputs);
+      ColumnLinear column{.rows = m,
+                          .x = x.device(0),
+                          .x_stride = x.stride(),
+                          .weights = &weights.device,
+                          .y_fp32 = y.data(),
+                          .y_stride = outputs};
+      RowLinear row{.rows = m,
+                    .x = x.device(0),
+                    .x_stride = x.stride(),
+                    .weights = &weights.device,
+                    .segments = segments,
+                    .nodes = nodes,
+                    .partials = y.data()};
+      const std::vector<float> garbage(m * outputs, 77.0f);
+      cuda::tc::generic_column(tc(), column);
+      const std::vector<float> column_wanted = y.to_host(tc());
+      cuda::tc::generic_row(tc(), row);
+      const std::vector<float> row_wanted = y.to_host(tc());
+      const auto column_shape = *cuda::tc::linear_shape(m, outputs, inputs);
+      const auto row_shape = *cuda::tc::linear_shape(row);
+      for (const auto& plan : cuda::tc::decode_plans(column_shape, {})) {
+        tc().upload(y.data(), garbage.data(), garbage.size() * sizeof(float));
+        ASSERT_NO_THROW(cuda::tc::decode_column(tc(), column, column_shape, plan); tc().synchronize()) << plan.describe();
+        ASSERT_EQ(difference(y.to_host(tc()), column_wanted, outputs), "") << m << " rows, column: " << plan.describe();
+      }
+      for (const auto& plan : cuda::tc::decode_plans(row_shape, {})) {
+        tc().upload(y.data(), garbage.data(), garbage.size() * sizeof(float));
+        ASSERT_NO_THROW(cuda::tc::decode_row(tc(), row, row_shape, plan); tc().synchronize()) << plan.describe();
+        ASSERT_EQ(difference(y.to_host(tc()), row_wanted, outputs), "") << m << " rows, row: " << plan.describe();
+      }
+    }
+  }
+}
+
+TEST_F(TensorCoreLinearCuda, EveryPrefillPlanGivesTheSameBits) {
+  for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{200, 1600}, {1000, 4096}, {520, 512}}) {
+    Values values(109);
+    const int64_t rows = 700;
+    const Weights weights(tc(), values.vector(Kind::kWide, outputs * inputs), inputs, outputs, inputs);
+    const Rows x(tc(), &values, Kind::kWide, rows, inputs, 8);
+    for (int64_t m : {65, 257, 700}) {
+      const DeviceArray<float> y(tc(), m * outputs);
+      const std::vector<float> garbage(m * outputs, 77.0f);
+      ColumnLinear column{.rows = m,
+                          .x = x.device(0),
+                          .x_stride = x.stride(),
+                          .weights = &weights.device,
+                          .y_fp32 = y.data(),
+                          .y_stride = outputs};
+      cuda::tc::generic_column(tc(), column);
+      const std::vector<float> wanted = y.to_host(tc());
+      const auto shape = *cuda::tc::linear_shape(m, outputs, inputs);
+      for (const auto& plan : cuda::tc::prefill_plans(shape, {})) {
+        tc().upload(y.data(), garbage.data(), garbage.size() * sizeof(float));
+        ASSERT_NO_THROW(cuda::tc::prefill_column(tc(), column, shape, plan); tc().synchronize()) << plan.describe();
+        ASSERT_EQ(difference(y.to_host(tc()), wanted, outputs), "") << m << " rows, column: " << plan.describe();
+      }
+      const RowSegments segments = RowSegments::cut(inputs, 64);
+      for (const TreeNode& node : {TreeNode{0, 3}, {1, 1}, {2, 1}, {3, 0}}) {
+        RowLinear row{.rows = m,
+                      .x = x.device(0),
+                      .x_stride = x.stride(),
+                      .weights = &weights.device,
+                      .segments = segments,
+                      .nodes = {node},
+                      .partials = y.data()};
+        cuda::tc::generic_row(tc(), row);
+        const std::vector<float> row_wanted = y.to_host(tc());
+        const auto row_shape = *cuda::tc::linear_shape(m, outputs, segments, 0, node);
+        for (const auto& plan : cuda::tc::prefill_plans(row_shape, {})) {
+          tc().upload(y.data(), garbage.data(), garbage.size() * sizeof(float));
+          ASSERT_NO_THROW(cuda::tc::prefill_row(tc(), row, 0, row_shape, plan); tc().synchronize()) << plan.describe();
+          ASSERT_EQ(difference(y.to_host(tc()), row_wanted, outputs), "")
+              << m << " rows, node " << node.level << "," << node.index << ": " << plan.describe();
+        }
+      }
+    }
+  }
+}
+
+// Ragged groups, some empty, in one launch against each group alone.
+TEST_F(TensorCoreLinearCuda, GroupsEqualTheirLinears) {
+  struct Groups {
+    const char* what;
+    std::vector<int64_t> sizes;
+  };
+  for (const Groups& g : {Groups{"decode", {0, 1, 3, 0, 0, 17, 2, 1}},
+                          {"few rows each", {40, 0, 9, 70, 33}},
+                          {"prefill", {130, 0, 1, 300, 64, 257}},
+                          {"one group", {5}}})
+    for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{200, 768}, {512, 2048}, {72, 512}}) {
+      Values values(113);
+      const int groups = static_cast<int>(g.sizes.size());
+      std::vector<int64_t> offsets = {0};
+      for (int64_t size : g.sizes) offsets.push_back(offsets.back() + size);
+      const int64_t rows = offsets.back();
+      std::vector<Weights> weights;
+      std::vector<const std::byte*> packed;
+      for (int i = 0; i < groups; ++i) {
+        weights.emplace_back(tc(), values.vector(Kind::kWide, outputs * inputs), inputs, outputs, inputs);
+        packed.push_back(weights.back().device.data());
+      }
+      const Rows x(tc(), &values, Kind::kWide, rows, inputs, 8);
+      const DeviceArray<const std::byte*> device_packed(tc(), packed);
+      const DeviceArray<int64_t> device_offsets(tc(), offsets);
+      const cuda::tc::GroupedLinear problem{.groups = groups,
+                                            .weights = device_packed.data(),
+                                            .offsets = device_offsets.data(),
+                                            .rows = rows,
+                                            .outputs = outputs,
+                                            .inputs = inputs,
+                                            .x = x.device(0),
+                                            .x_stride = x.stride()};
+      const std::string where = std::string(g.what) + ", " + std::to_string(outputs) + " x " + std::to_string(inputs);
+      const int64_t y_stride = outputs + 8;
+      const std::vector<Bf16> untouched(rows * y_stride, Bf16{0x1234});
+      const DeviceArray<Bf16> wanted(tc(), untouched), y(tc(), untouched);
+      for (int i = 0; i < groups; ++i)
+        if (g.sizes[i])
+          cuda::tc::generic_column(tc(), {.rows = g.sizes[i],
+                                          .x = x.device(offsets[i]),
+                                          .x_stride = x.stride(),
+                                          .weights = &weights[i].device,
+                                          .y = wanted.data() + offsets[i] * y_stride,
+                                          .y_stride = y_stride});
+      ASSERT_TRUE(cuda::tc::grouped_column_fits(tc(), problem));
+      ASSERT_NO_THROW(cuda::tc::grouped_column(tc(), problem, y.data(), y_stride); tc().synchronize()) << where;
+      ASSERT_EQ(difference(y.to_host(tc()), wanted.to_host(tc()), y_stride), "") << where << ", column";
+
+      const RowSegments segments = RowSegments::cut(inputs, 64);
+      const std::vector<TreeNode> nodes = maximal_subtrees(segments, 0, kSegments);
+      const DeviceArray<float> row_wanted(tc(), std::vector<float>(rows * outputs, 77.0f));
+      const DeviceArray<float> partials(tc(), std::vector<float>(rows * outputs, 77.0f));
+      for (int i = 0; i < groups; ++i)
+        if (g.sizes[i])
+          cuda::tc::generic_row(tc(), {.rows = g.sizes[i],
+                                       .x = x.device(offsets[i]),
+                                       .x_stride = x.stride(),
+                                       .weights = &weights[i].device,
+                                       .segments = segments,
+                                       .nodes = nodes,
+                                       .partials = row_wanted.data() + offsets[i] * outputs});
+      ASSERT_TRUE(cuda::tc::grouped_row_fits(tc(), problem, segments, 0, kSegments, nodes));
+      ASSERT_NO_THROW(cuda::tc::grouped_row(tc(), problem, segments, 0, kSegments, nodes, partials.data(), rows * outputs);
+                      tc().synchronize())
+          << where;
+      ASSERT_EQ(difference(partials.to_host(tc()), row_wanted.to_host(tc()), outputs), "") << where << ", row";
+    }
+}
+
+TEST_F(TensorCoreLinearCuda, FinishAddsTheBiasOnceAndRounds) {
+  for (Kind kind : hostile::kKinds)
+    for (int64_t outputs : {1, 7, 64}) {
+      Values values(7);
+      const int64_t rows = 5;
+      std::vector<float> root(rows * outputs);
+      for (float& v : root) v = numerics::bits_float(values.next());
+      const std::vector<Bf16> bias = values.vector(kind, outputs);
+      const DeviceArray<float> device_root(tc(), root);
+      const DeviceArray<Bf16> device_bias(tc(), bias), y(tc(), rows * outputs);
+      for (bool biased : {false, true}) {
+        std::vector<Bf16> want(rows * outputs);
+        finish_row_linear(cpu(), root.data(), biased ? bias.data() : nullptr, rows, outputs, want.data());
+        cuda::finish_row_linear(tc(), device_root.data(), biased ? device_bias.data() : nullptr, rows, outputs, y.data());
+        EXPECT_EQ(difference(y.to_host(tc()), want, outputs), "") << kind_name(kind);
+      }
+    }
+}
+
+// The twins: each arm gives the CPU's bits of that arm, and others than the contract's.
+TEST_F(TensorCoreLinearCuda, ControlArmsDiffer) {
+  const int64_t n = 64, k = 1024, rows = 3;
+  Values values(41);
+  const Weights weights(tc(), values.vector(Kind::kOrdinary, n * k), k, n, k);
+  const Rows x(tc(), &values, Kind::kOrdinary, rows, k, 8);
+  const RowSegments segments = RowSegments::cut(k, 64);
+  const auto column = [&](ControlArm arm) {
+    const auto device = open(Profile::kTc, arm);
+    const DeviceArray<float> y(*device, rows * n);
+    linear_column(
+        *device,
+        {.rows = rows, .x = x.device(0), .x_stride = x.stride(), .weights = &weights.device, .y_fp32 = y.data(), .y_stride = n});
+    return y.to_host(*device);
+  };
+  const auto row = [&](ControlArm arm, const Device& device, const Bf16* from, const PackedWeights& w, float* partials) {
+    linear_row(device, {.rows = rows,
+                        .x = from,
+                        .x_stride = x.stride(),
+                        .weights = &w,
+                        .segments = segments,
+                        .nodes = maximal_subtrees(segments, 0, kSegments),
+                        .partials = partials});
+    return arm;
+  };
+  tc().synchronize();
+  std::vector<std::vector<float>> columns, roots;
+  for (ControlArm arm : {ControlArm::kNone, ControlArm::kSwappedGroups, ControlArm::kFixedSplitCount}) {
+    columns.push_back(column(arm));
+    EXPECT_EQ(difference(columns.back(), cpu_column(weights, x, rows, nullptr, arm), n), "") << name(arm);
+    const auto device = open(Profile::kTc, arm);
+    const DeviceArray<float> partials(*device, rows * n);
+    row(arm, *device, x.device(0), weights.device, partials.data());
+    roots.push_back(partials.to_host(*device));
+    std::vector<float> want(rows * n);
+    row(arm, cpu(arm), x.host(0), weights.host, want.data());
+    EXPECT_EQ(difference(roots.back(), want, n), "") << name(arm);
+  }
+  for (size_t i = 1; i < columns.size(); ++i) {
+    EXPECT_NE(difference(columns[i], columns[0], n), "");
+    EXPECT_NE(difference(roots[i], roots[0], n), "");
+  }
+}
+
+}  // namespace
+}  // namespace invar

@@ -1,0 +1,87 @@
+#include "kernels/moe/expert_order.h"
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "kernels/device/cuda_test.h"
+#include "kernels/device/device_array.h"
+#include "kernels/lanes/test_rows.h"
+
+namespace invar {
+namespace {
+
+// `top_k` different experts for each token, ascending; `crowded`: most tokens want the first ones.
+std::vector<int32_t> draw_ids(int64_t rows, int64_t top_k, int64_t experts, bool crowded) {
+  test_rows::Random random{static_cast<uint64_t>(rows * 1000 + experts)};
+  std::vector<int32_t> ids;
+  for (int64_t r = 0; r < rows; ++r) {
+    std::vector<int32_t> chosen;
+    while (static_cast<int64_t>(chosen.size()) < top_k) {
+      const auto range = crowded && random.next() % 8 ? std::min<int64_t>(experts, top_k + 1) : experts;
+      const auto id = static_cast<int32_t>(random.next() % range);
+      if (std::find(chosen.begin(), chosen.end(), id) == chosen.end()) chosen.push_back(id);
+    }
+    std::sort(chosen.begin(), chosen.end());
+    ids.insert(ids.end(), chosen.begin(), chosen.end());
+  }
+  return ids;
+}
+
+// The plainest reading: sort (expert, token).
+void expect_sorted(const Device& device) {
+  struct Case {
+    int64_t rows, top_k, experts;
+  };
+  for (const Case& c : {Case{1, 1, 1},
+                        {1, 8, 128},
+                        {16, 8, 128},
+                        {7, 3, 5},
+                        {33, 2, 8},
+                        {1000, 8, 64},
+                        {1025, 4, 9},
+                        {4100, 8, 130},
+                        {5, 4, 4},
+                        {0, 2, 8}})
+    for (const bool crowded : {false, true}) {
+      const std::vector<int32_t> ids = draw_ids(c.rows, c.top_k, c.experts, crowded);
+      std::vector<std::tuple<int32_t, int32_t, int64_t>> sorted;  // expert, token, entry
+      for (size_t i = 0; i < ids.size(); ++i) sorted.emplace_back(ids[i], static_cast<int32_t>(i) / c.top_k, i);
+      std::sort(sorted.begin(), sorted.end());
+
+      const DeviceArray<int32_t> there(device, ids), token_of(device, std::vector<int32_t>(ids.size() + 1, -7));
+      const DeviceArray<int64_t> offsets(device, std::vector<int64_t>(c.experts + 2, -7)),
+          row_of(device, std::vector<int64_t>(ids.size() + 1, -7));
+      order_by_expert(device, {.rows = c.rows,
+                               .top_k = c.top_k,
+                               .experts = c.experts,
+                               .ids = there.data(),
+                               .offsets = offsets.data(),
+                               .row_of = row_of.data(),
+                               .token_of = token_of.data()});
+      const auto got_offsets = offsets.to_host(device), got_row_of = row_of.to_host(device);
+      const auto got_token_of = token_of.to_host(device);
+      for (size_t row = 0; row < sorted.size(); ++row) {
+        const auto& [expert, token, entry] = sorted[row];
+        ASSERT_EQ(got_token_of[row], token) << device.describe() << ", " << c.rows << " tokens, row " << row;
+        ASSERT_EQ(got_row_of[entry], static_cast<int64_t>(row));
+        ASSERT_LE(got_offsets[expert], static_cast<int64_t>(row));
+        ASSERT_GT(got_offsets[expert + 1], static_cast<int64_t>(row));
+      }
+      EXPECT_EQ(got_offsets[0], 0);
+      EXPECT_TRUE(std::is_sorted(got_offsets.begin(), got_offsets.end() - 1));
+      EXPECT_EQ(got_offsets[c.experts], static_cast<int64_t>(ids.size()));
+      EXPECT_EQ(got_offsets.back(), -7);  // nothing behind the ends
+      EXPECT_EQ(got_row_of.back(), -7);
+      EXPECT_EQ(got_token_of.back(), -7);
+    }
+}
+
+TEST(ExpertOrder, RowsLieByExpertThenToken) { expect_sorted(Device(DeviceOptions{})); }
+
+class ExpertOrderCuda : public CudaTest {};
+
+TEST_F(ExpertOrderCuda, RowsLieByExpertThenToken) { expect_sorted(device()); }
+
+}  // namespace
+}  // namespace invar

@@ -1,0 +1,241 @@
+// Speed of the expert layer on a GPU, shapes of Qwen3-30B-A3B: 128 experts of [2 x 768][2048] and [2048][768], 8 for each token.
+//
+//   kernels_moe_cuda_bench [--profile tc|portable] [--tokens 1,4,16,64,256,8192]
+//
+// Median time inside a graph of each step: router, order by expert, rows to experts, expert MLP, combine. The MLP against reading
+// the weights of the experts that have rows (plain read kernel of the same run), and for many tokens against dense cuBLASLt GEMMs
+// of as many operations. Experts are drawn evenly.
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kernels/device/cuda/context.h"
+#include "kernels/linear/linear_cuda_bench_kernels.h"
+#include "kernels/moe/expert_mlp.h"
+#include "kernels/moe/expert_order.h"
+#include "kernels/moe/router.h"
+#include "kernels/rows/rows.h"
+
+namespace invar {
+namespace {
+
+using cuda::check;
+
+constexpr int64_t kHidden = 2048, kWidth = 768, kExperts = 128, kTopK = 8;
+constexpr size_t kWorkspace = size_t{64} << 20;
+
+class Bench {
+ public:
+  explicit Bench(Profile profile) {
+    auto device = Device::open({.profile = profile, .backend = Backend::kCuda});
+    if (!device.ok()) throw DeviceFailure(std::string(device.status().message()));
+    device_ = *std::move(device);
+    stream_ = device_->cuda().stream;
+    check(cudaEventCreate(&begin_));
+    check(cudaEventCreate(&end_));
+    if (cublasLtCreate(&blas_) != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cublasLtCreate");
+    workspace_ = Buffer(*device_, kWorkspace);
+    for (int64_t e = 0; e < kExperts; ++e) {
+      experts_.push_back({PackedWeights(*device_, 2 * kWidth, kHidden), PackedWeights(*device_, kHidden, kWidth)});
+      for (const PackedWeights* w : {&experts_.back().gate_up, &experts_.back().down})
+        bench::fill_values(*device_, reinterpret_cast<Bf16*>(const_cast<std::byte*>(w->data())),
+                           static_cast<int64_t>(w->bytes() / 2), 7, 0.05f);
+    }
+    for (const ExpertWeights& e : experts_) pointers_.push_back(&e);
+    table_ = ExpertTable(*device_, pointers_);
+    const Buffer pool(*device_, size_t{2} << 30);
+    const double time = graph_time([&] { bench::read_plainly(*device_, pool.data(), pool.size(), 528, workspace_.data()); });
+    read_rate_ = static_cast<double>(pool.size()) / time * 1e-3;
+    std::printf("%s, %s: a plain read %.0f GB/s\n", device_->describe().c_str(), std::string(name(profile)).c_str(), read_rate_);
+  }
+  ~Bench() { cublasLtDestroy(blas_); }
+
+  void measure(int64_t tokens) {
+    const Device& d = *device_;
+    const int64_t rows = tokens * kTopK;
+    std::vector<int32_t> ids;
+    std::set<int32_t> touched;
+    uint64_t state = 5;
+    for (int64_t t = 0; t < tokens; ++t) {
+      std::set<int32_t> chosen;
+      while (chosen.size() < kTopK) chosen.insert(static_cast<int32_t>(numerics::mix64(++state) % kExperts));
+      ids.insert(ids.end(), chosen.begin(), chosen.end());
+      touched.insert(chosen.begin(), chosen.end());
+    }
+    const DeviceArray<int32_t> ids_there(d, ids), routed(d, rows), token_of(d, rows);
+    const DeviceArray<int64_t> offsets(d, kExperts + 1), row_of(d, rows);
+    const DeviceArray<float> logits(d, tokens * kExperts), weights(d, rows);
+    const DeviceArray<Bf16> x(d, tokens * kHidden), moved(d, rows * kHidden), y(d, tokens * kHidden);
+    const DeviceArray<float> partials(d, rows * kHidden);
+    bench::fill_values(d, x.data(), x.size(), 8, 1.0f);
+    bench::fill_values(d, reinterpret_cast<Bf16*>(logits.data()), logits.size() * 2, 9, 1.0f);
+    const RowSegments segments = RowSegments::cut(kWidth, numerics::down_unit(kWidth));
+    Buffer scratch;
+    ExpertMlp mlp{.offsets_on_device = offsets.data(),
+                  .rows = rows,
+                  .experts = pointers_,
+                  .table = &table_,
+                  .x = moved.data(),
+                  .hidden = kHidden,
+                  .segments = segments,
+                  .nodes = maximal_subtrees(segments, 0, numerics::kSegments),
+                  .partials = partials.data(),
+                  .scratch = &scratch};
+    const auto order = [&] {
+      order_by_expert(d, {.rows = tokens,
+                          .top_k = kTopK,
+                          .experts = kExperts,
+                          .ids = ids_there.data(),
+                          .offsets = offsets.data(),
+                          .row_of = row_of.data(),
+                          .token_of = token_of.data()});
+    };
+    const auto gather = [&] {
+      gather_rows(d, {.count = rows,
+                      .row_bytes = kHidden * 2,
+                      .from = x.data(),
+                      .from_stride = kHidden * 2,
+                      .index = token_of.data(),
+                      .to = moved.data(),
+                      .to_stride = kHidden * 2});
+    };
+    order();
+    gather();
+    expert_mlp(d, mlp);  // the scratch grows outside the graph
+    const double routing = graph_time([&] {
+      route(d, {.rows = tokens,
+                .experts = kExperts,
+                .top_k = kTopK,
+                .logits = logits.data(),
+                .ids = routed.data(),
+                .weights = weights.data()});
+    });
+    const double ordering = graph_time(order), gathering = graph_time(gather),
+                 computing = graph_time([&] { expert_mlp(d, mlp); });
+    const double combining = graph_time([&] {
+      combine(d, {.rows = tokens,
+                  .width = kHidden,
+                  .top_k = kTopK,
+                  .expert_rows = moved.data(),
+                  .row_of = row_of.data(),
+                  .weights = weights.data(),
+                  .y = y.data()});
+    });
+    const double bytes =
+        static_cast<double>(touched.size()) * static_cast<double>(experts_[0].gate_up.bytes() + experts_[0].down.bytes());
+    const double flops = 2.0 * static_cast<double>(rows) * 3 * kHidden * kWidth;
+    std::printf(
+        "tokens %5ld: route %.1f us, order %.1f, gather %.1f, experts %.1f (%zu touched, %.0f GB/s = %.2f of a read, %.1f "
+        "TFLOP/s), "
+        "combine %.1f",
+        static_cast<long>(tokens), routing, ordering, gathering, computing, touched.size(), bytes / computing * 1e-3,
+        bytes / computing * 1e-3 / read_rate_, flops / computing * 1e-6, combining);
+    if (tokens >= 1024) {
+      const DeviceArray<Bf16> both(d, rows * 2 * kWidth);
+      const double dense = dense_time(rows, 2 * kWidth, kHidden, moved.data(), both.data()) +
+                           dense_time(rows, kHidden, kWidth, both.data(), moved.data());
+      std::printf("; dense cuBLASLt %.1f us, ratio %.2f", dense, dense / computing);
+    }
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+
+ private:
+  // Microseconds of one call.
+  double graph_time(const std::function<void()>& call) {
+    constexpr int kCalls = 5;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < kCalls; ++i) call();
+    check(cudaStreamEndCapture(stream_, &graph));
+    check(cudaGraphInstantiate(&exec, graph, 0));
+    check(cudaGraphLaunch(exec, stream_));
+    std::vector<float> times;
+    for (int i = 0; i < 7; ++i) {
+      float ms;
+      check(cudaEventRecord(begin_, stream_));
+      check(cudaGraphLaunch(exec, stream_));
+      check(cudaEventRecord(end_, stream_));
+      check(cudaEventSynchronize(end_));
+      check(cudaEventElapsedTime(&ms, begin_, end_));
+      times.push_back(ms * 1000 / kCalls);
+    }
+    check(cudaGraphExecDestroy(exec));
+    check(cudaGraphDestroy(graph));
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
+  }
+
+  static void require(cublasStatus_t status) {
+    if (status != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cuBLASLt: status " + std::to_string(status));
+  }
+  // y[rows][outputs] = x[rows][k] w[outputs][k]^T, bf16, cuBLASLt's first choice.
+  double dense_time(int64_t rows, int64_t outputs, int64_t k, const Bf16* x, Bf16* y) {
+    const DeviceArray<Bf16> w(*device_, outputs * k);
+    bench::fill_values(*device_, w.data(), w.size(), 3, 0.05f);
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    cublasLtMatmulDesc_t description;
+    cublasLtMatrixLayout_t a, b, c;
+    cublasLtMatmulPreference_t preference;
+    require(cublasLtMatmulDescCreate(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    require(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
+    require(cublasLtMatrixLayoutCreate(&a, CUDA_R_16BF, k, outputs, k));
+    require(cublasLtMatrixLayoutCreate(&b, CUDA_R_16BF, k, rows, k));
+    require(cublasLtMatrixLayoutCreate(&c, CUDA_R_16BF, outputs, rows, outputs));
+    require(cublasLtMatmulPreferenceCreate(&preference));
+    require(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace,
+                                                 sizeof(kWorkspace)));
+    cublasLtMatmulHeuristicResult_t best;
+    int found = 0;
+    require(cublasLtMatmulAlgoGetHeuristic(blas_, description, a, b, c, c, preference, 1, &best, &found));
+    const double time = graph_time([&] {
+      const float one = 1, zero = 0;
+      require(cublasLtMatmul(blas_, description, &one, w.data(), a, x, b, &zero, y, c, y, c, &best.algo, workspace_.data(),
+                             kWorkspace, stream_));
+    });
+    cublasLtMatmulPreferenceDestroy(preference);
+    for (auto layout : {a, b, c}) cublasLtMatrixLayoutDestroy(layout);
+    cublasLtMatmulDescDestroy(description);
+    return time;
+  }
+
+  std::unique_ptr<Device> device_;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  cublasLtHandle_t blas_ = nullptr;
+  Buffer workspace_;
+  std::vector<ExpertWeights> experts_;
+  std::vector<const ExpertWeights*> pointers_;
+  ExpertTable table_;
+  double read_rate_ = 0;
+};
+
+}  // namespace
+}  // namespace invar
+
+int main(int argc, char** argv) {
+  invar::Profile profile = invar::Profile::kTc;
+  std::vector<int64_t> tokens = {1, 4, 16, 64, 256, 8192};
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string flag = argv[i];
+    if (flag == "--profile") {
+      profile = std::string(argv[i + 1]) == "portable" ? invar::Profile::kPortable : invar::Profile::kTc;
+    } else if (flag == "--tokens") {
+      tokens.clear();
+      for (char* p = argv[i + 1]; *p; p += *p == ',') tokens.push_back(std::strtoll(p, &p, 10));
+    } else {
+      std::fprintf(stderr, "unknown argument %s\n", argv[i]);
+      return 2;
+    }
+  }
+  invar::Bench bench(profile);
+  for (const int64_t n : tokens) bench.measure(n);
+  return 0;
+}
