@@ -55,7 +55,9 @@ void AttentionStep::reset(const Device& device, std::span<const int32_t> positio
 
   int64_t size = kHeaderWords;
   constexpr int64_t kAlignment = 8;  // a kernel loads a PlanItem by two accesses of 16 bytes
-  const auto place = [&](int64_t count) { return std::exchange(size, size + (count + kAlignment - 1) / kAlignment * kAlignment); };
+  const auto place = [&](int64_t count) {
+    return std::exchange(size, size + (count + kAlignment - 1) / kAlignment * kAlignment);
+  };
   positions_ = place(rows_);
   sequences_ = place(rows_);
   begins_ = place(words<int32_t>(begins.size()));

@@ -25,8 +25,8 @@ class AttentionStep {
   // A step that needs more is not refused: memory grows and generation() moves on.
   void reserve(const Device& device, int64_t rows, int64_t page_entries, int64_t splits);
 
-  // Host data, copied. page_tables: per sequence, page of tokens [i * page_size, (i + 1) * page_size); entries outside every row's
-  // window are not read, and may be negative.
+  // Host data, copied. page_tables: per sequence, page of tokens [i * page_size, (i + 1) * page_size); entries outside every
+  // row's window are not read, and may be negative.
   void reset(const Device& device, std::span<const int32_t> positions, std::span<const int32_t> sequences,
              std::span<const std::span<const int32_t>> page_tables, int64_t page_size, AttentionHeads heads = {});
 
@@ -34,10 +34,10 @@ class AttentionStep {
   int64_t sequence_count() const { return sequence_count_; }
   int64_t page_size() const { return page_size_; }
   // Memory of the backend (host memory on the CPU).
-  const int32_t* positions() const { return at(positions_); }    // [rows], same address in every step of a generation
-  const int32_t* sequences() const { return at(sequences_); }    // [rows]
-  const int32_t* page_entries() const { return at(entries_); }   // all page tables, one behind the other
-  const int32_t* page_begins() const { return at(begins_); }     // [sequences + 1] where each begins in page_entries()
+  const int32_t* positions() const { return at(positions_); }   // [rows], same address in every step of a generation
+  const int32_t* sequences() const { return at(sequences_); }   // [rows]
+  const int32_t* page_entries() const { return at(entries_); }  // all page tables, one behind the other
+  const int32_t* page_begins() const { return at(begins_); }    // [sequences + 1] where each begins in page_entries()
   // The host's copies, on either backend.
   std::span<const int32_t> host_positions() const { return {host_at(positions_), static_cast<size_t>(rows_)}; }
   std::span<const int32_t> host_sequences() const { return {host_at(sequences_), static_cast<size_t>(rows_)}; }

@@ -43,7 +43,9 @@ TEST(AttentionStep, MemoryHoldsStillWhileWhatWasReservedIsEnough) {
     const std::vector<std::span<const int32_t>> tables(rows, table);
     step.reset(device, at, sequence, tables, 16);
     EXPECT_EQ(step.generation(), generation) << rows;
-    if (rows > 1) { EXPECT_EQ(step.positions(), positions); }
+    if (rows > 1) {
+      EXPECT_EQ(step.positions(), positions);
+    }
     positions = step.positions();
   }
   const std::vector<int32_t> at(100000, 5), sequence(100000, 0), table(1);
@@ -53,7 +55,8 @@ TEST(AttentionStep, MemoryHoldsStillWhileWhatWasReservedIsEnough) {
 }
 
 // Each row and split must be in one item, a tile's states its own, and each row of a tile with states merged once.
-void expect_covered(const cuda::AttentionPlan& plan, const std::vector<int32_t>& positions, const std::vector<int32_t>& sequences) {
+void expect_covered(const cuda::AttentionPlan& plan, const std::vector<int32_t>& positions,
+                    const std::vector<int32_t>& sequences) {
   std::set<std::pair<int32_t, int32_t>> done;  // (row, split)
   std::set<int32_t> states, split_rows, merged;
   for (const auto* items : {&plan.decode, &plan.prefill}) {
@@ -61,7 +64,9 @@ void expect_covered(const cuda::AttentionPlan& plan, const std::vector<int32_t>&
       ASSERT_LT(item.first_split, item.last_split);
       EXPECT_EQ(item.row, plan.order[item.first].row);
       EXPECT_EQ(item.first_position, positions[item.row]);
-      if (items == &plan.decode) { EXPECT_EQ(item.rows, 1); }
+      if (items == &plan.decode) {
+        EXPECT_EQ(item.rows, 1);
+      }
       EXPECT_EQ(item.last_split - item.first_split, item.states < 0 ? (item.end_key + 511) / 512 : 1);
       int32_t last = -1;
       for (int32_t i = 0; i < item.rows; ++i) {

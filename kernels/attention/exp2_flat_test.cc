@@ -10,7 +10,9 @@ namespace {
 
 void expect_equal(float x) {
   const uint32_t want = numerics::float_bits(numerics::exp2_fast(x));
-  if (x <= kFastLimit) { ASSERT_EQ(numerics::float_bits(exp2_flat(x)), want) << x; }
+  if (x <= kFastLimit) {
+    ASSERT_EQ(numerics::float_bits(exp2_flat(x)), want) << x;
+  }
   ASSERT_EQ(numerics::float_bits(exp2_any(x)), want) << x;
 }
 

@@ -29,12 +29,18 @@ constexpr Values kAllValues[] = {Values::kNormal, Values::kWide,      Values::kE
 inline Bf16 draw(std::mt19937& rng, Values values) {
   std::normal_distribution<float> normal;
   switch (values) {
-    case Values::kNormal: return bf(normal(rng));
-    case Values::kWide: return bf(std::ldexp(normal(rng), static_cast<int>(rng() % 41) - 30));
-    case Values::kEqualScores: return bf(1.0f);
-    case Values::kZeros: return rng() % 3 ? Bf16{static_cast<uint16_t>(rng() % 2 ? 0x8000 : 0)} : bf(normal(rng));
-    case Values::kSubnormal: return Bf16{static_cast<uint16_t>((rng() & 0x8000) | (rng() % 4 ? rng() & 0xff : rng() % 0x4000))};
-    case Values::kHugeScores: return bf(normal(rng) * 3000.0f);
+    case Values::kNormal:
+      return bf(normal(rng));
+    case Values::kWide:
+      return bf(std::ldexp(normal(rng), static_cast<int>(rng() % 41) - 30));
+    case Values::kEqualScores:
+      return bf(1.0f);
+    case Values::kZeros:
+      return rng() % 3 ? Bf16{static_cast<uint16_t>(rng() % 2 ? 0x8000 : 0)} : bf(normal(rng));
+    case Values::kSubnormal:
+      return Bf16{static_cast<uint16_t>((rng() & 0x8000) | (rng() % 4 ? rng() & 0xff : rng() % 0x4000))};
+    case Values::kHugeScores:
+      return bf(normal(rng) * 3000.0f);
   }
   return Bf16{0};
 }

@@ -19,7 +19,7 @@ void expect_covers(const LeafOrder& order, const Target& target, const Plan& pla
     EXPECT_LT(int64_t{plan.pass_rows} * (plan.passes - 1), target.rows);
     EXPECT_GE(plan.clusters, 1);
     EXPECT_LE(plan.clusters, panels(target.outputs));
-    EXPECT_GE(plan.stages, 3);
+    EXPECT_GE(plan.stages, kLeastStages);
     EXPECT_LE(plan.stages, kMostStages);
     EXPECT_EQ(plan.shared, stream_shared(plan.pass_rows, plan.warps, plan.stages).bytes);
   }

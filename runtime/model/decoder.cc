@@ -5,6 +5,7 @@
 #include "kernels/activation/activation.h"
 #include "kernels/heads/heads.h"
 #include "kernels/linear/gather_rows.h"
+#include "kernels/moe/expert_order.h"
 #include "kernels/moe/router.h"
 #include "kernels/norm/norm.h"
 #include "kernels/norm/residual_norm.h"
@@ -63,12 +64,20 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, par
   if (!table.ok()) return table.status();
   d->rope_ = *std::move(table);
   d->rope_.to_device(device);
-  // Ranks that exchange, and experts whose rows the host sorts, wait in the middle of a step.
-  d->may_record_ = options.record_decode && device.backend() == Backend::kCuda && options.layout.replica() == 1 &&
-                   config.moe.num_experts == 0;
   auto weights = load_rank_weights(device, config, d->shard_, source, progress);
   if (!weights.ok()) return weights.status();
   d->weights_ = *std::move(weights);
+  // Without expert parallelism rows need not travel.
+  d->experts_at_home_ = options.layout.ep == 1 && config.moe.num_experts > 0 && device.control_arm() != ControlArm::kExpertCapacity;
+  if (d->experts_at_home_)
+    for (const LayerWeights& layer : d->weights_.layers) {
+      HeldExperts& held = d->held_.emplace_back();
+      for (const ExpertWeights& e : layer.experts) held.weights.push_back(&e);
+      held.table = ExpertTable(device, held.weights);
+    }
+  // Ranks that exchange, and experts that some shapes take one by one, wait in the middle of a step.
+  d->may_record_ = options.record_decode && device.backend() == Backend::kCuda && options.layout.replica() == 1 &&
+                   config.moe.num_experts == 0;
   if (!d->shard_.kv_heads.empty())
     for (int64_t l = 0; l < d->shard_.layers.size(); ++l)
       d->pages_.emplace_back(device, options.kv.pages, options.kv.page_size, d->shard_.kv_heads.size(), config.head_dim);
@@ -108,11 +117,21 @@ bool Decoder::run_recorded(const StepRows& rows, const LogitsSink& sink) {
     r.allocations = Device::allocations();
     r.generation = step_.generation();
   } else {
-    if (!r.work)
-      r.work = device_.record([&] {
-        layers(rows);
-        logits_of(rows, 0, wanted);
-      });
+    const auto work = [&] {
+      layers(rows);
+      logits_of(rows, 0, wanted);
+    };
+    if (!r.work) {
+      try {
+        r.work = device_.record(work);
+      } catch (const DeviceFailure&) {
+        may_record_ = false;  // a schedule for a shape of this model waits in the middle: such steps are never recorded
+        recorded_.clear();
+        work();
+        sink(0, wanted, logits_.as<float>());
+        return true;
+      }
+    }
     device_.run(r.work);
   }
   sink(0, wanted, logits_.as<float>());
@@ -134,7 +153,7 @@ void Decoder::layers(const StepRows& rows) {
     const Bf16* next_norm = i + 1 < count ? weights_.layers[i + 1].input_norm.data() : nullptr;
     if (n > 0) attention_block(rows, layer, w, pages_[i], w.post_attention_norm.data());
     if (trace_) trace_->record(MLP_NORM, layer, normed_.as<Bf16>(), hidden, 0, hidden);
-    if (w.moe) moe_block(n, layer, w, next_norm);
+    if (w.moe) moe_block(n, i, w, next_norm);
     else if (n > 0) dense_block(n, layer, w, next_norm);
   }
 }
@@ -282,7 +301,8 @@ void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const
   reduce_and_add(shard_.down, n, partials, w.down_bias, {layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm});
 }
 
-void Decoder::moe_block(int64_t n, int64_t layer, const LayerWeights& w, const Bf16* next_norm) {
+void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, const Bf16* next_norm) {
+  const int64_t layer = shard_.layers.begin + local_layer;
   const int64_t hidden = config_.hidden_size, experts = config_.moe.num_experts, top_k = config_.moe.top_k;
   float* scores = room<float>(device_, router_, n * experts);
   int32_t* ids = room<int32_t>(device_, ids_, n * top_k);
@@ -292,6 +312,11 @@ void Decoder::moe_block(int64_t n, int64_t layer, const LayerWeights& w, const B
                             .y_stride = experts});
     route(device_, {.rows = n, .experts = experts, .top_k = top_k, .renormalise = config_.moe.norm_topk_prob, .logits = scores,
                     .ids = ids, .weights = weights});
+  }
+  if (experts_at_home_ && !trace_) {  // a trace wants the rows' places on the host
+    if (n == 0) return;
+    moe_at_home(n, held_[local_layer], ids, weights);
+    return add_block({layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm}, n);
   }
   if (trace_) {
     trace_->record(ROUTER_LOGITS, layer, scores, experts, 0, experts);
@@ -318,6 +343,30 @@ void Decoder::moe_block(int64_t n, int64_t layer, const LayerWeights& w, const B
                     .weights = weights, .y = output_.as<Bf16>()});
   if (trace_) trace_->record(MLP_OUTPUT, layer, output_.as<Bf16>(), hidden, 0, hidden);
   add_block({layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm}, n);
+}
+
+// Every expert is here, so rows need not travel, and the host need not know who goes where.
+void Decoder::moe_at_home(int64_t n, const HeldExperts& held, const int32_t* ids, const float* weights) {
+  const int64_t hidden = config_.hidden_size, experts = config_.moe.num_experts, top_k = config_.moe.top_k, rows = n * top_k;
+  int64_t* offsets = room<int64_t>(device_, expert_order_, experts + 1 + rows + (rows + 1) / 2);
+  int64_t* row_of = offsets + experts + 1;
+  int32_t* token_of = reinterpret_cast<int32_t*>(row_of + rows);
+  order_by_expert(device_, {.rows = n, .top_k = top_k, .experts = experts, .ids = ids, .offsets = offsets, .row_of = row_of,
+                            .token_of = token_of});
+  const int64_t bytes = hidden * int64_t{sizeof(Bf16)};
+  Bf16* x = room<Bf16>(device_, moved_, 2 * rows * hidden);
+  Bf16* results = x + rows * hidden;
+  gather_rows(device_, {.count = rows, .row_bytes = bytes, .from = normed_.data(), .from_stride = bytes, .index = token_of, .to = x,
+                        .to_stride = bytes});
+  float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.expert.nodes.size()) * rows * hidden);
+  if (!shard_.expert.k.empty())
+    expert_mlp(device_, {.offsets_on_device = offsets, .rows = rows, .experts = held.weights, .table = &held.table, .x = x,
+                         .hidden = hidden, .segments = shard_.expert.segments, .first = shard_.expert.first,
+                         .last = shard_.expert.last, .nodes = shard_.expert.nodes, .partials = partials,
+                         .scratch = &expert_scratch_});
+  all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results});
+  combine(device_, {.rows = n, .width = hidden, .top_k = top_k, .expert_rows = results, .row_of = row_of, .weights = weights,
+                    .y = output_.as<Bf16>()});
 }
 
 // Slot by slot, as columns [slot * hidden, (slot + 1) * hidden) of one wide row a token.

@@ -59,6 +59,12 @@ class Decoder {
  private:
   Decoder(const Device& device, parallel::Transport& transport, const ModelConfig& config, const Options& options);
 
+  // Of each layer with experts, on a rank that has all of them: what a launch over all experts needs.
+  struct HeldExperts {
+    std::vector<const ExpertWeights*> weights;
+    ExpertTable table;
+  };
+
   void embed(const StepRows& rows);
   void exchange_embeddings(const StepRows& rows);
   void receive_hidden(int64_t rows);
@@ -66,7 +72,7 @@ class Decoder {
   // Blocks read normed_, add to the residual stream x_, and leave the norm of that by `next_norm` in normed_ (null: nothing).
   void attention_block(const StepRows& rows, int64_t layer, const LayerWeights& w, KvPages& pages, const Bf16* next_norm);
   void dense_block(int64_t rows, int64_t layer, const LayerWeights& w, const Bf16* next_norm);
-  void moe_block(int64_t rows, int64_t layer, const LayerWeights& w, const Bf16* next_norm);
+  void moe_block(int64_t rows, int64_t local_layer, const LayerWeights& w, const Bf16* next_norm);
   void norm(int64_t rows, const Bf16* weight);
   struct BlockEnd {
     int64_t layer;
@@ -74,6 +80,7 @@ class Decoder {
     const Bf16* next_norm;
   };
   void add_block(const BlockEnd& end, int64_t rows);
+  void moe_at_home(int64_t rows, const HeldExperts& held, const int32_t* ids, const float* weights);
   void trace_experts(int64_t rows, int64_t layer, const parallel::ReturnedRows& home);
   void layers(const StepRows& rows);
   void head(const StepRows& rows, const LogitsSink& sink);
@@ -104,6 +111,9 @@ class Decoder {
   DeviceArray<int32_t> owned_tokens_;
   parallel::DeviceIndex embedding_index_;
 
+  std::vector<HeldExperts> held_;  // by local layer
+  bool experts_at_home_ = false;
+
   struct Recorded {
     uint64_t allocations = 0, generation = 0;  // as they were when the step was last queued one by one
     RecordedWork work;
@@ -113,7 +123,7 @@ class Decoder {
 
   // Activations, grown to the largest step seen. x is the residual stream.
   Buffer x_, normed_, qkv_, attended_, partials_, output_, gate_up_, activation_, router_, ids_, weights_of_, moved_, logits_,
-      gathered_;
+      gathered_, expert_order_, expert_scratch_;
 };
 
 }  // namespace invar

@@ -69,9 +69,9 @@ void write_pages(const Device& device, const KvPages& pages, int64_t rows, const
   constexpr int kThreads = 128;
   const int64_t pieces = rows * pages.kv_heads() * pages.head_dim() / kPiece;
   if (pieces == 0) return;
-  launch(device, {.grid = static_cast<unsigned>((pieces + kThreads - 1) / kThreads), .block = kThreads}, write_kernel, k, v, stride,
-         slots, pages.keys(), pages.values(), pieces, static_cast<int>(pages.kv_heads()), static_cast<int>(pages.head_dim()),
-         static_cast<int>(pages.page_size()));
+  launch(device, {.grid = static_cast<unsigned>((pieces + kThreads - 1) / kThreads), .block = kThreads}, write_kernel, k, v,
+         stride, slots, pages.keys(), pages.values(), pieces, static_cast<int>(pages.kv_heads()),
+         static_cast<int>(pages.head_dim()), static_cast<int>(pages.page_size()));
 }
 
 namespace {
@@ -82,14 +82,18 @@ void run(const Device& device, const Attention& problem, bool generic) {
   int64_t group = 0;
   const AttentionParameters p = parameters_of(device, problem, &group);
   if (step.has_decode()) {
-    if (!generic && takes_decode(p)) launch_decode(device, p, group);
-    else launch_generic(device, p, PlanList::kDecode, 1, group);
+    if (!generic && takes_decode(p))
+      launch_decode(device, p, group);
+    else
+      launch_generic(device, p, PlanList::kDecode, 1, group);
     launch_merge(device, p, PlanList::kDecode);  // even if there is nothing to merge: a replay of a graph may have something
   }
   if (step.has_prefill()) {
     const AttentionPlan& plan = step.plan();
-    if (!generic && takes_prefill(device, p)) launch_prefill(device, p, plan.tile_rows, group);
-    else launch_generic(device, p, PlanList::kPrefill, plan.tile_rows, group);
+    if (!generic && takes_prefill(device, p))
+      launch_prefill(device, p, plan.tile_rows, group);
+    else
+      launch_generic(device, p, PlanList::kPrefill, plan.tile_rows, group);
     if (static_cast<int64_t>(plan.merges.size()) > plan.decode_merges) launch_merge(device, p, PlanList::kPrefill);
   }
 }

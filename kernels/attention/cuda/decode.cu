@@ -224,7 +224,8 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
           s.l[column] = l[i];
         } else {
           const int head = query_head<S>(p, w, column);
-          *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, head) + HeadDim) = make_float2(last_reference[n][i], l[i]);
+          *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, head) + HeadDim) =
+              make_float2(last_reference[n][i], l[i]);
         }
       }
     }
@@ -261,8 +262,10 @@ __global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_consta
   ptx::wait_for_earlier_kernels();
   ptx::let_next_kernel_start();  // the merge: it waits itself
   const PlanView plan{p.block};
-  if (threadIdx.x / 32 == kWarps) produce(s, p, plan);
-  else consume<HeadDim, Columns>(s, p, plan);
+  if (threadIdx.x / 32 == kWarps)
+    produce(s, p, plan);
+  else
+    consume<HeadDim, Columns>(s, p, plan);
 }
 
 template <int HeadDim, int Columns>
@@ -270,9 +273,10 @@ void launch_shape(const Device& device, AttentionParameters p, int64_t group) {
   using S = Shared<HeadDim, Columns>;
   static_assert(sizeof(S) <= 227 * 1024);
   p.subtiles = static_cast<int32_t>((group + S::kHeads - 1) / S::kHeads);
-  launch(device,
-         {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
-         decode_kernel<HeadDim, Columns>, p);
+  launch(
+      device,
+      {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
+      decode_kernel<HeadDim, Columns>, p);
 }
 
 }  // namespace
@@ -280,9 +284,12 @@ void launch_shape(const Device& device, AttentionParameters p, int64_t group) {
 bool takes_decode(const AttentionParameters& p) { return p.head_dim == 64 || p.head_dim == 128; }
 
 void launch_decode(const Device& device, const AttentionParameters& p, int64_t group) {
-  if (device.profile() == Profile::kPortable) launch_portable_decode(device, p, group);
-  else if (p.head_dim == 128) group <= 8 ? launch_shape<128, 1>(device, p, group) : launch_shape<128, 2>(device, p, group);
-  else group <= 8 ? launch_shape<64, 1>(device, p, group) : launch_shape<64, 2>(device, p, group);
+  if (device.profile() == Profile::kPortable)
+    launch_portable_decode(device, p, group);
+  else if (p.head_dim == 128)
+    group <= 8 ? launch_shape<128, 1>(device, p, group) : launch_shape<128, 2>(device, p, group);
+  else
+    group <= 8 ? launch_shape<64, 1>(device, p, group) : launch_shape<64, 2>(device, p, group);
 }
 
 }  // namespace invar::cuda

@@ -61,7 +61,8 @@ __device__ void produce(S& s, const AttentionParameters& p, const PlanView& plan
     if (w.empty()) continue;
     // Lane i: where sub-block i of the split lies.
     const int key = w.split * kSplit + lane * kSubBlock;
-    const int page = page_or_any(plan.entries() + w.item.pages, key / p.page_size, w.first / p.page_size, (w.end - 1) / p.page_size);
+    const int page =
+        page_or_any(plan.entries() + w.item.pages, key / p.page_size, w.first / p.page_size, (w.end - 1) / p.page_size);
     const int64_t at = page_offset(page, p.kv_heads, w.kv_head, p.page_size, S::kHeadDim) + key % p.page_size * S::kHeadDim;
     for (int pass = 0; pass < 2; ++pass) {
       const Bf16* base = pass == 0 ? p.keys : p.values;

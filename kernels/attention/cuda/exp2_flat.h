@@ -5,8 +5,9 @@
 
 namespace invar::cuda {
 
-// For x up to kFastLimit, NaN excluded, these two give the bits of numerics::exp2_fast. The exponent is kept 64 above its place and
-// brought down by a multiplication that flushes: exactly the results below 2^-126, which the contract cuts to +0, are subnormal.
+// For x up to kFastLimit, NaN excluded, these two give the bits of numerics::exp2_fast. The exponent is kept 64 above its place
+// and brought down by a multiplication that flushes: exactly the results below 2^-126, which the contract cuts to +0, are
+// subnormal.
 inline constexpr float kFastLimit = 32.0f;
 inline constexpr float kShiftedMagic = numerics::kRoundMagic + 64.0f;
 

@@ -20,12 +20,12 @@ struct Shape {
 
 struct Shared {
   float scores[kVectors * kScorePitch];
-  float weights[kBlock * kVectors];              // portable: [key][vector]
+  float weights[kBlock * kVectors];               // portable: [key][vector]
   uint16_t weight_bits[kVectors * kWeightPitch];  // tc: [vector][key]
-  float scale[kVectors];                         // of o before a block; of the total at a merge
+  float scale[kVectors];                          // of o before a block; of the total at a merge
   float part_scale[kVectors];
-  float reference[kVectors], l[kVectors];        // of the split at its end
-  int first[kVectors], end[kVectors];            // keys the vector sees
+  float reference[kVectors], l[kVectors];  // of the split at its end
+  int first[kVectors], end[kVectors];      // keys the vector sees
   int row[kVectors], tile_row[kVectors], head[kVectors];
 };
 
@@ -35,7 +35,8 @@ size_t shared_bytes(int head_dim) {
          static_cast<size_t>(kVectors) * head_dim * sizeof(float);
 }
 
-// The value accumulators of a thread; each() calls f(o, k, i, vector, d) for o[k][i]. portable: d = thread, thread + 128 for each vector. tc: mma tiles warp, warp + 4, ... of 8 d.
+// The value accumulators of a thread; each() calls f(o, k, i, vector, d) for o[k][i]. portable: d = thread, thread + 128 for each
+// vector. tc: mma tiles warp, warp + 4, ... of 8 d.
 template <Profile P>
 struct Accumulators;
 template <>
@@ -234,8 +235,10 @@ __global__ void __launch_bounds__(kThreads) generic_kernel(const __grid_constant
             l = numerics::add(l, weight);
           }
           const Bf16 rounded = numerics::bf(weight);
-          if constexpr (P == Profile::kPortable) s.weights[(i * 8 + sum_lane) * kVectors + vector] = numerics::widen(rounded);
-          else s.weight_bits[vector * kWeightPitch + i * 8 + sum_lane] = rounded.bits;
+          if constexpr (P == Profile::kPortable)
+            s.weights[(i * 8 + sum_lane) * kVectors + vector] = numerics::widen(rounded);
+          else
+            s.weight_bits[vector * kWeightPitch + i * 8 + sum_lane] = rounded.bits;
         }
         __syncthreads();
         part.each(p.head_dim, [&](float& o, int, int, int v_, int) { o = numerics::mul(o, s.scale[v_]); });
@@ -268,8 +271,10 @@ __global__ void __launch_bounds__(kThreads) generic_kernel(const __grid_constant
       part.each(p.head_dim, [&](float& o, int k_, int i, int v_, int) {
         float& sum = total.o[k_][i];
         const float a = s.scale[v_];
-        if (a == -1.0f) sum = o;
-        else if (a != -2.0f) sum = numerics::fma(o, s.part_scale[v_], numerics::mul(sum, a));
+        if (a == -1.0f)
+          sum = o;
+        else if (a != -2.0f)
+          sum = numerics::fma(o, s.part_scale[v_], numerics::mul(sum, a));
       });
       if (item.states >= 0) {
         total.each(p.head_dim, [&](float& o, int, int, int v_, int d) {
@@ -297,8 +302,10 @@ void launch_generic(const Device& device, AttentionParameters p, PlanList list, 
                      .block = kThreads,
                      .shared = shared_bytes(p.head_dim),
                      .dependent = true};
-  if (device.profile() == Profile::kPortable) launch(device, shape, generic_kernel<Profile::kPortable>, p, list);
-  else launch(device, shape, generic_kernel<Profile::kTc>, p, list);
+  if (device.profile() == Profile::kPortable)
+    launch(device, shape, generic_kernel<Profile::kPortable>, p, list);
+  else
+    launch(device, shape, generic_kernel<Profile::kTc>, p, list);
 }
 
 }  // namespace invar::cuda

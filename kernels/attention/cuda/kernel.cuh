@@ -81,7 +81,9 @@ __device__ __forceinline__ float exact_weight(float x) { return x == x ? numeric
 // ---------------------------------------------------------------- the end of a row
 
 // Writes bf(o / l) elementwise; `reciprocal` is RN(1 / l), or NaN where l is not finite.
-__device__ __forceinline__ float reciprocal_of(float l) { return l < kInfinity ? numerics::div(1.0f, l) : __int_as_float(0x7fffffff); }
+__device__ __forceinline__ float reciprocal_of(float l) {
+  return l < kInfinity ? numerics::div(1.0f, l) : __int_as_float(0x7fffffff);
+}
 __device__ __forceinline__ Bf16 output_of(float o, float reciprocal) { return numerics::bf(numerics::fma(o, reciprocal, 0.0f)); }
 
 }  // namespace invar::cuda

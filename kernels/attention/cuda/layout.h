@@ -2,8 +2,8 @@
 //
 // A page holds, per KV head, page_size * head_dim elements of keys, and as many of values at the same offset. Eight slots form a
 // group, whole groups follow each other; a group is head_dim / 64 panels of 8 slots x 64 elements (1 KB), the 16-byte piece c of
-// slot r at piece c ^ r. This is the 128-byte swizzle of wgmma and ldmatrix: a page of one head lands in shared memory by one bulk
-// copy, ready to be multiplied, pages one behind the other. Where head_dim is no multiple of 64 slots are plain rows.
+// slot r at piece c ^ r. This is the 128-byte swizzle of wgmma and ldmatrix: a page of one head lands in shared memory by one
+// bulk copy, ready to be multiplied, pages one behind the other. Where head_dim is no multiple of 64 slots are plain rows.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace invar::cuda {
 
-inline constexpr int kPanel = 64;      // elements of a row that lie together
-inline constexpr int kSlotGroup = 8;   // slots that share a panel
+inline constexpr int kPanel = 64;     // elements of a row that lie together
+inline constexpr int kSlotGroup = 8;  // slots that share a panel
 
 INVAR_HD bool has_panels(int head_dim) { return head_dim % kPanel == 0; }
 

@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__
   const int per_head = p.head_dim / 4, per_row = p.query_heads * per_head;
   const PlanMerge* merges = plan.merges() + (list == PlanList::kDecode ? 0 : plan.header().decode_merges);
   const int rows = list == PlanList::kDecode ? plan.header().decode_merges : plan.header().merges - plan.header().decode_merges;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < int64_t{rows} * per_row; i += int64_t{gridDim.x} * kThreads) {
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < int64_t{rows} * per_row;
+       i += int64_t{gridDim.x} * kThreads) {
     const PlanMerge merge = merges[i / per_row];
     const int at = static_cast<int>(i % per_row);
     merge_four(p, merge, at / per_head, at % per_head * 4);

@@ -41,7 +41,8 @@ AttentionPlan make_plan(const PlanMachine& machine, std::span<const int32_t> pos
   const auto before = [&](const PlanRow& a, const PlanRow& b) {
     return sequences[a.row] != sequences[b.row] ? sequences[a.row] < sequences[b.row] : a.position < b.position;
   };
-  if (!std::is_sorted(plan.order.begin(), plan.order.end(), before)) std::stable_sort(plan.order.begin(), plan.order.end(), before);
+  if (!std::is_sorted(plan.order.begin(), plan.order.end(), before))
+    std::stable_sort(plan.order.begin(), plan.order.end(), before);
 
   const auto tile_rows = static_cast<size_t>(std::max<int64_t>(1, kPlanVectors / std::max<int64_t>(1, machine.group)));
   plan.tile_rows = static_cast<int64_t>(tile_rows);
@@ -64,8 +65,10 @@ AttentionPlan make_plan(const PlanMachine& machine, std::span<const int32_t> pos
   }
 
   for (const PlanItem& tile : single) {
-    if (splits_of(tile) == 1) do_whole(tile, plan.decode);
-    else split_up(plan, tile, plan.decode);
+    if (splits_of(tile) == 1)
+      do_whole(tile, plan.decode);
+    else
+      split_up(plan, tile, plan.decode);
   }
   plan.decode_merges = static_cast<int64_t>(plan.merges.size());
 
@@ -77,16 +80,18 @@ AttentionPlan make_plan(const PlanMachine& machine, std::span<const int32_t> pos
     longest = std::max<int64_t>(longest, splits_of(tile));
   }
   const int64_t items = static_cast<int64_t>(several.size()) * machine.kv_heads;
-  const bool spread =
-      items <= machine.multiprocessors && 3 * splits * machine.kv_heads < 2 * longest * machine.multiprocessors;
+  const bool spread = items <= machine.multiprocessors && 3 * splits * machine.kv_heads < 2 * longest * machine.multiprocessors;
   for (const PlanItem& tile : several) {
-    if (spread && splits_of(tile) > 1) split_up(plan, tile, plan.prefill);
-    else do_whole(tile, plan.prefill);
+    if (spread && splits_of(tile) > 1)
+      split_up(plan, tile, plan.prefill);
+    else
+      do_whole(tile, plan.prefill);
   }
   const auto work = [](const PlanItem& item) {
     return (std::min<int64_t>(item.end_key, item.last_split * kSplit) - item.first_split * kSplit) * item.rows;
   };
-  std::stable_sort(plan.prefill.begin(), plan.prefill.end(), [&](const PlanItem& a, const PlanItem& b) { return work(a) > work(b); });
+  std::stable_sort(plan.prefill.begin(), plan.prefill.end(),
+                   [&](const PlanItem& a, const PlanItem& b) { return work(a) > work(b); });
   return plan;
 }
 

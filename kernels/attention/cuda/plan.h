@@ -1,8 +1,8 @@
 // Who does what in a step's attention on a GPU: plain data, made by a pure function on the host.
 //
 // Rows of a sequence, ordered by position, form tiles; a work item is a tile and a range of its splits, for each KV head. A tile
-// that one item does whole needs nothing else. Otherwise each split of it leaves a state, and a second kernel merges the states of
-// a row in ascending order. What is split up depends on the batch and the machine; the bits do not, because a split's state
+// that one item does whole needs nothing else. Otherwise each split of it leaves a state, and a second kernel merges the states
+// of a row in ascending order. What is split up depends on the batch and the machine; the bits do not, because a split's state
 // depends on the query and its keys alone.
 #pragma once
 
@@ -20,7 +20,7 @@ struct PlanRow {
 // A tile with the splits [first_split, last_split) of it; all that a kernel needs to begin.
 struct alignas(16) PlanItem {
   int32_t first_split = 0, last_split = 0;
-  int32_t first = 0;           // the tile's rows are order[first], ..., in ascending order of positions
+  int32_t first = 0;  // the tile's rows are order[first], ..., in ascending order of positions
   int32_t rows = 0;
   int32_t row = 0;             // order[first].row
   int32_t first_position = 0;  // order[first].position

@@ -38,7 +38,8 @@ __device__ __forceinline__ void load_heads(float (&to)[Heads], const float* from
 template <int Heads>
 __device__ __forceinline__ void store_heads(float* to, const float (&from)[Heads]) {
 #pragma unroll
-  for (int h = 0; h < Heads; h += 4) *reinterpret_cast<float4*>(to + h) = make_float4(from[h], from[h + 1], from[h + 2], from[h + 3]);
+  for (int h = 0; h < Heads; h += 4)
+    *reinterpret_cast<float4*>(to + h) = make_float4(from[h], from[h + 1], from[h + 2], from[h + 3]);
 }
 
 __device__ __forceinline__ float element(uint32_t pair, int i) { return __uint_as_float(i ? pair & 0xffff0000u : pair << 16); }
@@ -46,8 +47,8 @@ __device__ __forceinline__ float element(uint32_t pair, int i) { return __uint_a
 template <int HeadDim, int Heads>
 __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p, const PlanView& plan) {
   using S = Shared<HeadDim, Heads>;
-  constexpr int kKeys = kBlock / 32;                           // of a lane
-  constexpr int kValueWarps = HeadDim * Heads / 4 / 32;        // that multiply values
+  constexpr int kKeys = kBlock / 32;                     // of a lane
+  constexpr int kValueWarps = HeadDim * Heads / 4 / 32;  // that multiply values
   constexpr int kReleases = kWarps / kValueWarps;
   constexpr int kSumWarps = Heads / 4;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -75,7 +76,8 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
       for (int d = 0; d < HeadDim; d += 8) {
         uint4 keys[kKeys];
 #pragma unroll
-        for (int k = 0; k < kKeys; ++k) keys[k] = *reinterpret_cast<const uint4*>(base + piece_address<HeadDim>(0, lane + k * 32, d));
+        for (int k = 0; k < kKeys; ++k)
+          keys[k] = *reinterpret_cast<const uint4*>(base + piece_address<HeadDim>(0, lane + k * 32, d));
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
           float q[Heads];
@@ -176,8 +178,11 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
       for (int step = 1; step < 8; step *= 2) l = numerics::add(l, __shfl_xor_sync(~0u, l, step));
       const float last = __shfl_sync(~0u, reference, h);
       if (n == 0 && h < w.heads) {
-        if (direct) s.l[h] = l;
-        else *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, query_head<S>(p, w, h)) + HeadDim) = make_float2(last, l);
+        if (direct)
+          s.l[h] = l;
+        else
+          *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, query_head<S>(p, w, h)) + HeadDim) =
+              make_float2(last, l);
       }
     }
     if (direct) sync_consumers();
@@ -186,8 +191,10 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
       for (int i = 0; i < 4; ++i) {
         if (four + i >= w.heads) continue;
         const int head = query_head<S>(p, w, four + i);
-        if (direct) p.y[w.item.row * p.y_stride + head * HeadDim + d] = output_of(o[i], reciprocal_of(s.l[four + i]));
-        else state_of(p, w.item.states, 1, w.split, 0, head)[d] = o[i];
+        if (direct)
+          p.y[w.item.row * p.y_stride + head * HeadDim + d] = output_of(o[i], reciprocal_of(s.l[four + i]));
+        else
+          state_of(p, w.item.states, 1, w.split, 0, head)[d] = o[i];
       }
     }
   }
@@ -201,8 +208,10 @@ __global__ void __launch_bounds__(kThreads, 1) portable_decode_kernel(const __gr
   ptx::wait_for_earlier_kernels();
   ptx::let_next_kernel_start();  // the merge: it waits itself
   const PlanView plan{p.block};
-  if (threadIdx.x / 32 == kWarps) produce(s, p, plan);
-  else consume<HeadDim, Heads>(s, p, plan);
+  if (threadIdx.x / 32 == kWarps)
+    produce(s, p, plan);
+  else
+    consume<HeadDim, Heads>(s, p, plan);
 }
 
 template <int HeadDim, int Heads>
@@ -210,16 +219,19 @@ void launch_shape(const Device& device, AttentionParameters p, int64_t group) {
   using S = Shared<HeadDim, Heads>;
   static_assert(sizeof(S) <= 227 * 1024);
   p.subtiles = static_cast<int32_t>((group + Heads - 1) / Heads);
-  launch(device,
-         {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
-         portable_decode_kernel<HeadDim, Heads>, p);
+  launch(
+      device,
+      {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
+      portable_decode_kernel<HeadDim, Heads>, p);
 }
 
 }  // namespace
 
 void launch_portable_decode(const Device& device, const AttentionParameters& p, int64_t group) {
-  if (p.head_dim == 128) group <= 4 ? launch_shape<128, 4>(device, p, group) : launch_shape<128, 8>(device, p, group);
-  else group <= 4 ? launch_shape<64, 4>(device, p, group) : launch_shape<64, 8>(device, p, group);
+  if (p.head_dim == 128)
+    group <= 4 ? launch_shape<128, 4>(device, p, group) : launch_shape<128, 8>(device, p, group);
+  else
+    group <= 4 ? launch_shape<64, 4>(device, p, group) : launch_shape<64, 8>(device, p, group);
 }
 
 }  // namespace invar::cuda

@@ -1,9 +1,9 @@
 // Several rows of a sequence against its keys, profile tc, head_dim 64 or 128: the matrix-bound case.
 //
 // A block takes 128 query vectors (rows x heads that read one KV head). One warp streams keys and values of 64 keys at a time
-// through two rings; two warpgroups of 64 vectors each multiply. While a warpgroup turns scores into weights its tensor cores do the values
-// of the block before, and the other warpgroup's products. Weights go from registers into the value product. At the end of a split
-// the accumulators go to the vectors' totals in shared memory (a thread's own places), merged in ascending order.
+// through two rings; two warpgroups of 64 vectors each multiply. While a warpgroup turns scores into weights its tensor cores do
+// the values of the block before, and the other warpgroup's products. Weights go from registers into the value product. At the
+// end of a split the accumulators go to the vectors' totals in shared memory (a thread's own places), merged in ascending order.
 #include "kernels/attention/cuda/kernels.h"
 #include "kernels/device/cuda/launch.cuh"
 #include "kernels/device/cuda/ptx.cuh"
@@ -39,10 +39,10 @@ struct Place {  // in a ring
 // What a block does with an item.
 struct Work {
   PlanItem item;
-  int kv_head, group, heads;      // heads: where the group's list begins
-  int first_vector, vectors;      // of the tile's rows x heads
+  int kv_head, group, heads;  // heads: where the group's list begins
+  int first_vector, vectors;  // of the tile's rows x heads
   int first_position, last_position;
-  int first_key, end_key;         // that any vector sees, within the item's splits
+  int first_key, end_key;  // that any vector sees, within the item's splits
 
   __device__ const PlanRow* row_of(const PlanRow* order, int vector) const {
     return order + item.first + (first_vector + vector) / group;
@@ -70,8 +70,8 @@ __device__ Work work_of(const AttentionParameters& p, const PlanRow* order, cons
   return w;
 }
 
-// The items of a block, each loaded while the one before is worked on. They lie in descending order of work: every second round is
-// dealt backwards, so that nobody always gets the larger one.
+// The items of a block, each loaded while the one before is worked on. They lie in descending order of work: every second round
+// is dealt backwards, so that nobody always gets the larger one.
 struct Deal {
   int count, per_item, round = 0, index;
   const PlanItem* items;
@@ -127,8 +127,8 @@ __device__ void produce(Shared<HeadDim>& s, const AttentionParameters& p, const 
       if (block < w.end_block()) {
         if (block == w.first_block() || block % kBlocksPerSplit == 0) {
           const int k = block / kBlocksPerSplit * kSplit + lane * kSubBlock;
-          const int page =
-              page_or_any(plan.entries() + w.item.pages, k / p.page_size, w.first_key / p.page_size, (w.end_key - 1) / p.page_size);
+          const int page = page_or_any(plan.entries() + w.item.pages, k / p.page_size, w.first_key / p.page_size,
+                                       (w.end_key - 1) / p.page_size);
           at = page_offset(page, p.kv_heads, w.kv_head, p.page_size, HeadDim) + k % p.page_size * HeadDim;
         }
         from = __shfl_sync(~0u, at, block % kBlocksPerSplit * kCopies + lane % kCopies);
@@ -150,19 +150,20 @@ __device__ __forceinline__ float largest_or_nan(float a, float b) {
   return y;
 }
 
-// Two rows of a thread: l / 4 and + 8 of its warp's 16. Value i of the scores belongs to row i / 2 mod 2, key i / 4 * 8 + 2t + i mod 2.
+// Two rows of a thread: l / 4 and + 8 of its warp's 16. Value i of the scores belongs to row i / 2 mod 2, key i / 4 * 8 + 2t + i
+// mod 2.
 struct Rows {
   int first[2], end[2];  // keys the vector sees
   float reference[2];
-  float l[2][2];  // lanes 2t, 2t + 1 of the denominator
-  float scale[2];
-  bool moved;  // some row of the warp
+  float l[2][2];   // lanes 2t, 2t + 1 of the denominator
+  float scale[2];  // of o, where moved
+  bool moved;      // some row of the warp
 };
 
 template <bool Masked>
 __device__ __forceinline__ void weights_of_block(float (&s)[kBlock / 2], Rows& rows, int block_key, float c) {
   const int t = threadIdx.x % 4;
-  float largest[2];
+  float pair[2][2];  // [row][key mod 2]
 #pragma unroll
   for (int i = 0; i < kBlock / 2; ++i) {
     const int r = i / 2 % 2;
@@ -170,29 +171,38 @@ __device__ __forceinline__ void weights_of_block(float (&s)[kBlock / 2], Rows& r
       const int key = block_key + i / 4 * 8 + t * 2 + i % 2;
       if (key < rows.first[r] || key >= rows.end[r]) s[i] = -kInfinity;
     }
-    largest[r] = i < 4 && i % 2 == 0 ? s[i] : largest_or_nan(largest[r], s[i]);
+    pair[r][i % 2] = i < 4 ? s[i] : largest_or_nan(pair[r][i % 2], s[i]);
   }
-  float shift[2];
-  bool fast = true, moved = false;
+  float largest[2] = {largest_or_nan(pair[0][0], pair[0][1]), largest_or_nan(pair[1][0], pair[1][1])};
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    largest[r] = largest_or_nan(largest[r], __shfl_xor_sync(~0u, largest[r], 1));
-    largest[r] = largest_or_nan(largest[r], __shfl_xor_sync(~0u, largest[r], 2));
-    const float candidate = numerics::mul(largest[r], c);
-    rows.scale[r] = 1.0f;
-    if (numerics::sub(candidate, rows.reference[r]) > attention_order::kReferenceSlack) {
-      rows.scale[r] = attention_order::rescale(rows.reference[r], candidate);
-      rows.reference[r] = candidate;
+  for (int step = 1; step < 4; step *= 2) {
+    const float other[2] = {__shfl_xor_sync(~0u, largest[0], step), __shfl_xor_sync(~0u, largest[1], step)};
+    largest[0] = largest_or_nan(largest[0], other[0]);
+    largest[1] = largest_or_nan(largest[1], other[1]);
+  }
+  const float candidate[2] = {numerics::mul(largest[0], c), numerics::mul(largest[1], c)};
+  bool moves[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) moves[r] = numerics::sub(candidate[r], rows.reference[r]) > attention_order::kReferenceSlack;
+  rows.moved = __any_sync(~0u, moves[0] || moves[1]);
+  if (rows.moved) {  // seldom: all that moving costs is behind one branch of the warp
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      rows.scale[r] = moves[r] ? exp2_any(numerics::sub(rows.reference[r], candidate[r])) : 1.0f;
+      rows.reference[r] = moves[r] ? candidate[r] : rows.reference[r];
       rows.l[r][0] = numerics::mul(rows.l[r][0], rows.scale[r]);
       rows.l[r][1] = numerics::mul(rows.l[r][1], rows.scale[r]);
-      moved = true;
     }
+  }
+  float shift[2];
+  bool fast = true;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
     shift[r] = -rows.reference[r];
     // A row that sees nothing here: -inf must become weight 0 whatever the reference. One that sees -inf must not.
     if (Masked && (block_key + kBlock <= rows.first[r] || block_key >= rows.end[r])) shift[r] = 0.0f;
     fast = fast && numerics::fma(largest[r], c, shift[r]) <= kFastLimit;  // false for NaN
   }
-  rows.moved = __any_sync(~0u, moved);
   if (__any_sync(~0u, !fast)) {
 #pragma unroll
     for (int i = 0; i < kBlock / 2; ++i) s[i] = exp2_any(numerics::fma(s[i], c, shift[i / 2 % 2]));
@@ -216,7 +226,7 @@ __device__ __forceinline__ uint64_t with_low(uint64_t descriptor, uint32_t low) 
   return y;
 }
 
-template <int HeadDim, bool Turns>
+template <int HeadDim>
 __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const PlanView& plan) {
   using S = Shared<HeadDim>;
   constexpr int kPanels = HeadDim / kPanel, kGroupBytes = 1024 * kPanels;  // bytes of 8 slots
@@ -237,7 +247,8 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     ptx::warpgroup_fence();
 #pragma unroll
     for (int k = 0; k < HeadDim / 16; ++k)
-      ptx::Wgmma<kBlock>::template multiply<false>(scores, q[k], with_low(k_matrix, low + (k / 4 * 1024 + k % 4 * 32) / 16), k > 0);
+      ptx::Wgmma<kBlock>::template multiply<false>(scores, q[k], with_low(k_matrix, low + (k / 4 * 1024 + k % 4 * 32) / 16),
+                                                   k > 0);
     ptx::warpgroup_commit();
   };
   const auto multiply_values = [&](int stage, bool first) {
@@ -245,18 +256,14 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     ptx::warpgroup_fence();
 #pragma unroll
     for (int k = 0; k < kBlock / 16; ++k)
-      ptx::Wgmma<HeadDim>::template multiply<true>(o, weights[k], with_low(v_matrix, low + k * 2 * kGroupBytes / 16), k > 0 || !first);
+      ptx::Wgmma<HeadDim>::template multiply<true>(o, weights[k], with_low(v_matrix, low + k * 2 * kGroupBytes / 16),
+                                                   k > 0 || !first);
     ptx::warpgroup_commit();
   };
-  // The warpgroups take turns at the tensor cores, a turn a block of the tile: one makes weights while the other's products run.
-  // A turn that a warpgroup does not need it passes on.
-  const auto take_turn = [&] { if constexpr (Turns) ptx::named_barrier_sync(1 + warpgroup, kGroups * kGroupThreads); };
-  const auto pass_turn = [&] { if constexpr (Turns) ptx::named_barrier_arrive(2 - warpgroup, kGroups * kGroupThreads); };
-  if (warpgroup == 1) pass_turn();
   const auto pack_weights = [&] {
 #pragma unroll
     for (int i = 0; i < kBlock / 4; ++i) weights[i / 4][i % 4] = pack(scores[i * 2], scores[i * 2 + 1]);
-    // Their computation may not sink behind the next fence.
+      // Their computation may not sink behind the next fence.
 #pragma unroll
     for (int i = 0; i < kBlock / 4; ++i) asm volatile("" : "+r"(weights[i / 4][i % 4])::"memory");
     ptx::pin(o);
@@ -268,8 +275,6 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
   const auto skip = [&](int blocks) {  // blocks that this warpgroup sees nothing of
 #pragma unroll 1
     for (int i = 0; i < blocks; ++i) {
-      take_turn();
-      pass_turn();
       ptx::barrier_wait(ptx::shared_address(&s.key_full[key.stage]), key.parity);
       release(&s.key_empty[key.stage]);
       key.template next<S::kStages>();
@@ -291,7 +296,8 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     bool real[2];
     if (vectors > 0) {
       const int lowest = warpgroup == 0 ? w.first_position : load_row(w.row_of(deal.order, kVectors)).position;
-      const int highest = warpgroup == 1 || w.vectors <= kVectors ? w.last_position : load_row(w.row_of(deal.order, kVectors - 1)).position;
+      const int highest =
+          warpgroup == 1 || w.vectors <= kVectors ? w.last_position : load_row(w.row_of(deal.order, kVectors - 1)).position;
       const int first_key = max(w.first_key, first_visible(lowest, p.window)), end_key = min(w.end_key, highest + 1);
       whole_begin = first_visible(highest, p.window);
       whole_end = lowest + 1;
@@ -325,7 +331,7 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     skip(begin - w.first_block());
 
     float total_reference[2], total_l[2];
-    const auto end_split = [&](int split, const float (&references)[2], const float (&sums)[2][2], bool last) {
+    const auto end_split = [&](int split, const float(&references)[2], const float(&sums)[2][2], bool last) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         // The tree over the lanes: addition commutes, so all four threads of the row hold it.
@@ -407,10 +413,8 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       const bool first = block == begin || block % kBlocksPerSplit == 0, last = (block + 1) % kBlocksPerSplit == 0;
       wait(&s.key_full[key.stage], key);
       wait(&s.value_full[value.stage], value);
-      take_turn();
       multiply_scores(key.stage);
       multiply_values(value.stage, first);
-      pass_turn();
       const float references[2] = {rows.reference[0], rows.reference[1]};
       const float sums[2][2] = {{rows.l[0][0], rows.l[0][1]}, {rows.l[1][0], rows.l[1][1]}};
       ptx::warpgroup_wait<1>();
@@ -431,9 +435,7 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       pack_weights();
     }
     wait(&s.value_full[value.stage], value);
-    take_turn();
     multiply_values(value.stage, end - 1 == begin || (end - 1) % kBlocksPerSplit == 0);
-    pass_turn();
     ptx::warpgroup_wait<0>();
     ptx::pin(o);
     release(&s.value_empty[value.stage]);
@@ -441,10 +443,9 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     end_split((end - 1) / kBlocksPerSplit, rows.reference, rows.l, true);
     skip(w.end_block() - end);
   }
-  if (warpgroup == 0) take_turn();  // the one that is left over
 }
 
-template <int HeadDim, bool Turns>
+template <int HeadDim>
 __global__ void __launch_bounds__(kThreads, 1) prefill_kernel(const __grid_constant__ AttentionParameters p) {
   extern __shared__ __align__(1024) std::byte memory[];
   using S = Shared<HeadDim>;
@@ -467,11 +468,11 @@ __global__ void __launch_bounds__(kThreads, 1) prefill_kernel(const __grid_const
     if (threadIdx.x < 32) produce<HeadDim>(s, p, plan);
   } else {
     ptx::more_registers<240>();
-    consume<HeadDim, Turns>(s, p, plan);
+    consume<HeadDim>(s, p, plan);
   }
 }
 
-template <int HeadDim, bool Turns>
+template <int HeadDim>
 void launch_shape(const Device& device, const AttentionParameters& p) {
   static_assert(sizeof(Shared<HeadDim>) <= 227 * 1024);
   launch(device,
@@ -479,7 +480,7 @@ void launch_shape(const Device& device, const AttentionParameters& p) {
           .block = kThreads,
           .shared = sizeof(Shared<HeadDim>),
           .dependent = true},
-         prefill_kernel<HeadDim, Turns>, p);
+         prefill_kernel<HeadDim>, p);
 }
 
 }  // namespace
@@ -490,9 +491,10 @@ bool takes_prefill(const Device& device, const AttentionParameters& p) {
 
 void launch_prefill(const Device& device, AttentionParameters p, int64_t tile_rows, int64_t group) {
   p.subtiles = static_cast<int32_t>((tile_rows * group + kGroups * kVectors - 1) / (kGroups * kVectors));
-  static const bool turns = !getenv("ATT_NOTURNS");
-  if (p.head_dim == 128) turns ? launch_shape<128, true>(device, p) : launch_shape<128, false>(device, p);
-  else turns ? launch_shape<64, true>(device, p) : launch_shape<64, false>(device, p);
+  if (p.head_dim == 128)
+    launch_shape<128>(device, p);
+  else
+    launch_shape<64>(device, p);
 }
 
 }  // namespace invar::cuda

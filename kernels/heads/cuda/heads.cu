@@ -21,7 +21,8 @@ struct Heads {
   Bf16* values;
   const int64_t* slots;
   float epsilon;
-  int rows, query_heads, kv_heads, head_dim, half, page_size;
+  int rows, query_heads, kv_heads, head_dim, half;
+  unsigned page_size;
 };
 
 // kThreads threads a head, 8 elements each; threads behind its end hold zeros. kEarly: angles and slots are asked for before the
@@ -77,9 +78,10 @@ __global__ void __launch_bounds__(kBlock, kEarly ? 4 : 6) prepare(const __grid_c
   }
   if (here && !value) store_piece(at, x);
   if (slot < 0) return;
-  const int64_t to =
-      page_offset(slot / p.page_size, p.kv_heads, head - p.query_heads - (value ? p.kv_heads : 0), p.page_size, p.head_dim) +
-      kv_offset(p.head_dim, static_cast<int>(slot % p.page_size), d);
+  // 32 bits: a 64-bit division costs as much as the norm, and no cache has 2^32 slots.
+  const unsigned page = static_cast<unsigned>(slot) / p.page_size, in_page = static_cast<unsigned>(slot) - page * p.page_size;
+  const int64_t to = page_offset(page, p.kv_heads, head - p.query_heads - (value ? p.kv_heads : 0), p.page_size, p.head_dim) +
+                     kv_offset(p.head_dim, static_cast<int>(in_page), d);
   store_piece((value ? p.values : p.keys) + to, x);
 }
 
@@ -108,7 +110,7 @@ bool prepare_heads(const Device& device, const PrepareHeads& p) {
                 .kv_heads = static_cast<int>(p.kv_heads),
                 .head_dim = static_cast<int>(p.head_dim),
                 .half = static_cast<int>(half),
-                .page_size = static_cast<int>(p.pages->page_size())};
+                .page_size = static_cast<unsigned>(p.pages->page_size())};
   const int threads = p.head_dim <= 64 ? 8 : p.head_dim <= 128 ? 16 : 32;
   const auto blocks = static_cast<unsigned>((p.rows * heads * threads + kBlock - 1) / kBlock);
   const bool early = blocks <= 4u * static_cast<unsigned>(device.cuda().multiprocessors);  // all of them fit at once

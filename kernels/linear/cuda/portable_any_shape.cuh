@@ -32,10 +32,11 @@ __global__ void __launch_bounds__(kAnyShapeRows * 64)
       }
       value = range.begin == order.begin[s] ? acc : numerics::add(value, acc);
     }
-    if (target.row_parallel)
-      tree.take(s, value);
-    else
+    if (!target.row_parallel) {
       store_column(target, m, n, value);
+    } else if (target.held >> s & 1) {
+      tree.take(s, value);
+    }
   }
 }
 

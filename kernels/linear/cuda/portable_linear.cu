@@ -90,6 +90,15 @@ void set_nodes(const RowSegments& segments, int first, int last, const std::vect
     target->level[target->nodes] = static_cast<int8_t>(node.level);
     target->index[target->nodes++] = static_cast<int8_t>(node.index);
   }
+  for (int segment = first; segment < last; ++segment)
+    for (int level = 0, index = segment; level <= 3; ++level, index /= 2) {
+      uint32_t action = index % 2 == 0 ? kWait : kAdd;
+      if (!(target->held & segments_of(level, index ^ 1))) action = kPass;
+      for (size_t i = 0; i < nodes.size(); ++i)
+        if (nodes[i].level == level && nodes[i].index == index) action = kStore + static_cast<uint32_t>(i);
+      target->climb[segment] |= static_cast<uint16_t>(action << (4 * level));
+      if (action == kWait || action >= kStore) break;
+    }
 }
 
 Machine machine_of(const Device& device) { return {device.cuda().multiprocessors, device.cuda().shared_memory}; }

@@ -13,8 +13,8 @@ __device__ inline void store_column(const Target& t, int64_t m, int64_t n, float
     t.y_fp32[m * t.y_stride + n] = value;
 }
 
-// The tree over the segments of one output: takes their values in ascending order, keeps the operands that wait and writes the
-// nodes. A subtree whose segments are all empty is skipped, not added.
+// The tree over the segments of one output: takes the values of those held in ascending order, keeps the operands that wait and
+// writes the nodes. A subtree whose segments are all empty is skipped, not added.
 class TreeOfSegments {
  public:
   // `there`: whether the output exists; otherwise nothing is written.
@@ -22,28 +22,22 @@ class TreeOfSegments {
       : target_(target), to_(target.partials + m * target.outputs + n), there_(there) {}
 
   __device__ void take(int segment, float value) {
-    if (!(target_.held >> segment & 1)) return;
-    for (int level = 0, index = segment; level <= 3; ++level, index /= 2) {
-      for (int node = 0; node < target_.nodes; ++node)
-        if (target_.level[node] == level && target_.index[node] == index) {
-          if (there_) to_[node * target_.node_stride] = value;
-          return;
-        }
-      if (!(target_.held & segments_of(level, index ^ 1))) continue;
-      // Named one by one: an index would move them to memory.
-      if (index % 2 == 0) {
-        if (level == 0) waiting0_ = value;
-        if (level == 1) waiting1_ = value;
-        if (level == 2) waiting2_ = value;
-        return;
-      }
-      value = numerics::add(level == 0 ? waiting0_ : level == 1 ? waiting1_ : waiting2_, value);
-    }
+    const uint32_t climb = target_.climb[segment];
+    if (ends(climb & 15, &value, &waiting0_)) return;
+    if (ends(climb >> 4 & 15, &value, &waiting1_)) return;
+    if (ends(climb >> 8 & 15, &value, &waiting2_)) return;
+    ends(climb >> 12 & 15, &value, &waiting2_);  // the root: passed by or stored
   }
 
-  __device__ static uint32_t segments_of(int level, int index) { return ((1u << (1 << level)) - 1) << (index << level); }
-
  private:
+  // One level; `waiting` is its operand. Named one by one, since an index would move them to memory.
+  __device__ bool ends(uint32_t action, float* value, float* waiting) {
+    if (action >= kStore && there_) to_[(action - kStore) * target_.node_stride] = *value;
+    if (action == kWait) *waiting = *value;
+    if (action == kAdd) *value = numerics::add(*waiting, *value);
+    return action == kWait || action >= kStore;
+  }
+
   const Target& target_;
   float* const to_;
   const bool there_;

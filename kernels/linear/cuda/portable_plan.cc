@@ -11,7 +11,6 @@ namespace {
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 constexpr int64_t kRingBytes = 128 << 10;  // of a multiprocessor; more in flight gains nothing
-constexpr int64_t kLeastStages = 3;
 
 // What the schedules cost, in clock cycles of an H100 (README.md, "Measured").
 constexpr double kBytesACycle = 15;              // of memory, a multiprocessor's share
@@ -49,7 +48,7 @@ Plan stream_plan(const Machine& machine, const LeafOrder& order, const Target& t
   const int64_t room = (machine.shared_memory + 1024) / resident - 1024;  // a block's; the system takes 1 KB of each
   const int64_t fixed = static_cast<int64_t>(stream_shared(pass_rows, static_cast<int>(warps), 0).bytes),
                 stage = warps * kStageBytes;
-  const int64_t wanted = stages ? stages : std::max(kRingBytes / resident / stage, kLeastStages);
+  const int64_t wanted = stages ? stages : std::max<int64_t>(kRingBytes / resident / stage, kLeastStages);
   plan.stages = static_cast<int>(std::min<int64_t>({wanted, (room - fixed) / stage, kMostStages}));
   if (plan.stages < kLeastStages || resident * warps > stream_warps(pass_rows)) return Plan{};
   plan.schedule = Schedule::kStream;
@@ -85,8 +84,10 @@ double predicted_cycles(const Machine& machine, const LeafOrder& order, const Ta
   const double working = steps * std::max(step_latency(plan.pass_rows), step_interval(plan.pass_rows) * warps);
   const double reading =
       static_cast<double>(plan.clusters) * k * kPanel * sizeof(Bf16) / (kBytesACycle * machine.multiprocessors);
-  return kStreamStart + (plan.cluster > 1 ? kClusterStart : 0) +
-         turns * (std::max(working, reading) + (plan.cluster > 1 ? kClusterTurn * plan.cluster : 0));
+  // Not all clusters of 4 and 8 that would fill the multiprocessors find room at once.
+  const double scattered = plan.cluster > 2 ? 2.5 : 1;
+  return scattered * (kStreamStart + (plan.cluster > 1 ? kClusterStart : 0) +
+                      turns * (std::max(working, reading) + (plan.cluster > 1 ? kClusterTurn * plan.cluster : 0)));
 }
 
 Plan make_plan(const Machine& machine, const LeafOrder& order, const Target& target, bool aligned) {

@@ -32,6 +32,7 @@ struct Plan {
 // A stage of a warp's ring: 8 k of both leaves.
 inline constexpr int kStageK = 8;
 inline constexpr int kStageBytes = 2 * kStageK / 2 * 64 * 4;
+inline constexpr int kLeastStages = 3;  // filled before the previous kernel has ended; the others after x has been asked for
 inline constexpr int kMostStages = 16;
 inline constexpr int kMostPassRows = 16;
 // Warps of the largest block, which bounds the registers of a thread: more rows need more of them.

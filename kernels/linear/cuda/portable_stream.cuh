@@ -166,8 +166,9 @@ __global__ void __launch_bounds__(stream_warps(kRows) * 32, 1)
     if (++next_stage == p.stages) next_stage = 0;
     if (++next_step == most_steps) next_step = 0, next += panel_bytes * p.clusters, --panels_left;
   };
+  // Most of the ring waits until x is asked for: copies are served in turn, and x would come last.
 #pragma unroll 1
-  for (int i = 0; i < p.stages; ++i) fill();
+  for (int i = 0; i < kLeastStages; ++i) fill();
 
   if constexpr (!kGrouped) asm volatile("griddepcontrol.wait;" ::: "memory");
 
@@ -220,33 +221,29 @@ __global__ void __launch_bounds__(stream_warps(kRows) * 32, 1)
   };
   // Folds value q of the rows in shared memory, span by span; take(span, value) has the results in ascending order.
   const auto fold = [&](int q, const auto& take) {
-    const auto place_in = [&](uint32_t block) { return blocks == 1 ? values + q * 4 : address_in_block(values + q * 4, block); };
-    const int in_a_block = warps * 2;
-    uint32_t place = place_in(0), block = 0;
-    int leaf_of_block = 0;
-    for (int s = 0; s < order.spans; ++s) {
-      const int count = order.first_leaf[s + 1] - order.first_leaf[s];
-      float value = 0.0f;
-      for (int done = 0; done < count;) {
-        const int here = min(count - done, in_a_block - leaf_of_block);
-        constexpr int kAhead = 8;  // reads under way at once: another block's memory is hundreds of cycles away
-        for (int l = 0; l < here; l += kAhead) {
-          float v[kAhead];
+    constexpr int kAhead = 8;  // reads under way at once: another block's memory is hundreds of cycles away
+    const int leaves = order.leaves(), in_a_block = warps * 2;
+    int span = 0, left = order.first_leaf[1], in_block = 0;
+    uint32_t block = 0, place = blocks == 1 ? values + q * 4 : address_in_block(values + q * 4, 0);
+    bool first = true;
+    float value = 0.0f;
+    for (int l = 0; l < leaves; l += kAhead) {
+      float v[kAhead];
 #pragma unroll
-          for (int i = 0; i < kAhead; ++i)
-            if (l + i < here) {
-              const uint32_t address = place + (leaf_of_block + l + i) * (kFoldRows * 64 * 4);
-              v[i] = blocks == 1 ? load_shared_float(address) : load_cluster_float(address);
-            }
-#pragma unroll
-          for (int i = 0; i < kAhead; ++i)
-            if (l + i < here) value = done + l + i == 0 ? v[i] : numerics::add(value, v[i]);
+      for (int i = 0; i < kAhead; ++i)
+        if (l + i < leaves) {
+          if (in_block == in_a_block) in_block = 0, place = address_in_block(values + q * 4, ++block);
+          const uint32_t address = place + in_block++ * (kFoldRows * 64 * 4);
+          v[i] = blocks == 1 ? load_shared_float(address) : load_cluster_float(address);
         }
-        done += here;
-        leaf_of_block += here;
-        if (leaf_of_block == in_a_block && block + 1 < blocks) leaf_of_block = 0, place = place_in(++block);
-      }
-      take(s, value);
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i)
+        if (l + i < leaves) {
+          while (left == 0) ++span, left = order.first_leaf[span + 1] - order.first_leaf[span];  // past empty spans
+          value = first ? v[i] : numerics::add(value, v[i]);
+          first = --left == 0;
+          if (first) take(span, value);
+        }
     }
   };
 
@@ -256,7 +253,7 @@ __global__ void __launch_bounds__(stream_warps(kRows) * 32, 1)
       next = first_panel;
       panels_left = most_steps ? panels_here : 0;
 #pragma unroll 1
-      for (int i = 0; i < p.stages; ++i) fill();
+      for (int i = 0; i < kLeastStages; ++i) fill();
     }
     if (elect()) {
       expect_bytes(x_barrier, rows * (steps_of[0] + steps_of[1]) * kStageK * 2);
@@ -268,6 +265,8 @@ __global__ void __launch_bounds__(stream_warps(kRows) * 32, 1)
             bulk_copy(x_of_warp + (h * kRows + m) * kLeaf * 2, p.x + (first_row + m) * p.x_stride + ranges[h].begin,
                       steps_of[h] * kStageK * 2, x_barrier);
     }
+#pragma unroll 1
+    for (int i = kLeastStages; i < p.stages; ++i) fill();
     wait_barrier(x_barrier, pass & 1);
     for (int i = 0; i < panels_here; ++i) {
 #pragma unroll

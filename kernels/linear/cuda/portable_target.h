@@ -24,6 +24,15 @@ struct Target {
   uint32_t held = 0;  // bit s: segment s is here and not empty
   int nodes = 0;
   int8_t level[kMostNodes] = {}, index[kMostNodes] = {};
+  // What segment s, once folded, does on its way up: four bits a level, the lowest first (TreeAction).
+  uint16_t climb[numerics::kSegments] = {};
 };
+
+// At a level of the tree: go on (the other operand is missing), wait for it, be added to the one that waits, or, from kStore on,
+// be the value of node (action - kStore). Waiting and storing end the climb.
+enum TreeAction : uint32_t { kPass = 0, kWait = 1, kAdd = 2, kStore = 8 };
+static_assert(kStore + kMostNodes <= 16);
+
+INVAR_HD uint32_t segments_of(int level, int index) { return ((1u << (1 << level)) - 1) << (index << level); }
 
 }  // namespace invar::cuda::portable

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kTileThreads, 1)
           });
           return;
         }
-      const uint32_t sibling = TreeOfSegments::segments_of(level, index ^ 1);
+      const uint32_t sibling = segments_of(level, index ^ 1);
       if (!(target.held & sibling)) continue;  // a missing operand is skipped
       if (level < 2) {
         if (index % 2 == 0) {

@@ -73,29 +73,49 @@ namespace {
 std::vector<DecodeChoice> decode_choices(const LinearShape& shape, const Chip& chip) {
   const int tiles = (shape.outputs + kWgmmaOutputs - 1) / kWgmmaOutputs, leaves = shape.leaves(), slots = chip.multiprocessors;
   const bool few_rows = shape.rows <= 16;
+  const auto nearly_fills = [&](int blocks) { return 3 * blocks >= 2 * slots; };
   std::vector<DecodeChoice> choices;
   if (tiles > 2 * slots) {
+    // Persistent blocks. As many as leave the fewest of them without a tile in the last round.
     if (tiles > 16 * slots) choices.push_back({.row_groups = 2});
-    choices.push_back({.resident = few_rows ? 3 : 1});
+    int resident = 1;
+    const auto idle = [&](int r) { return (tiles + slots * r - 1) / (slots * r) * (slots * r) - tiles; };
+    for (int r : {2, 3})
+      if (few_rows && idle(r) <= idle(resident)) resident = r;
+    if (few_rows && resident == 1 && leaves > 1) choices.push_back({.k_groups = 2});
+    choices.push_back({.resident = resident});
   } else if (tiles > slots) {
-    if (few_rows) choices.push_back({.cluster = 2, .resident = 3});
+    if (few_rows && leaves > 1) choices.push_back({.cluster = 2, .resident = 3});
     choices.push_back({.resident = 3});
-  } else if (4 * tiles >= 3 * slots) {
-    if (shape.by_segments || shape.rows <= 8) choices.push_back({.k_groups = 2, .cluster = 2, .resident = 2});
-  } else if (!few_rows && 4 * tiles <= slots) {
+  } else if (nearly_fills(tiles) && leaves > 1) {
+    // Three blocks for a tile, three on a multiprocessor: the nearer to all of them, the better.
+    if (few_rows && !shape.by_segments && 5 * tiles >= 4 * slots) choices.push_back({.cluster = 3, .resident = 3});
+    if (few_rows) choices.push_back({.k_groups = 2, .cluster = 2, .resident = 2});
+    if (shape.by_segments) choices.push_back({.k_groups = 2});
+    choices.push_back({});
+  } else if (!few_rows && 4 * tiles <= slots / 2) {
     choices.push_back({.row_groups = 2, .cluster = 8});
   }
   // As many blocks as nearly fill the chip, then k groups of a block.
   DecodeChoice choice;
-  while (4 * tiles * choice.cluster < 3 * slots && choice.cluster < kMostCluster && choice.cluster * 2 <= leaves)
+  while (!nearly_fills(tiles * choice.cluster) && choice.cluster < kMostCluster && choice.cluster * 2 <= leaves &&
+         (few_rows || tiles * choice.cluster * 2 <= slots))
     choice.cluster *= 2;
-  if (tiles * choice.cluster > slots && choice.cluster > 1) choice.resident = 2;
-  const bool alone = !shape.by_segments && choice.cluster == 1 && shape.rows > 8;
-  if (!alone && choice.k_groups * choice.cluster * 2 <= leaves) {
-    choice.k_groups = 2;
-    choices.push_back(choice);
-    choice.k_groups = 1;
+  if (few_rows && !shape.by_segments && choice.cluster > 1 && 2 * choice.cluster <= kMostCluster &&
+      tiles * choice.cluster < slots && leaves >= 4 * choice.cluster) {
+    choice.cluster *= 2;  // two blocks a multiprocessor
+    choice.resident = 2;
   }
+  if (tiles * choice.cluster > slots && choice.cluster > 1) choice.resident = 2;
+  // Short ways through k: the next call's blocks start beside this one's.
+  const int way = shape.leaf_begin.back() / choice.cluster;
+  if (nearly_fills(tiles * choice.cluster) && leaves <= 2 && way <= 32 && (few_rows || choice.cluster == 1)) choice.resident = 2;
+  for (int k_groups : {4, 2}) {
+    if (k_groups * choice.cluster > leaves || (k_groups == 4 && !(shape.by_segments && few_rows))) continue;
+    choice.k_groups = k_groups;
+    choices.push_back(choice);
+  }
+  choice.k_groups = 1;
   choices.push_back(choice);
   // Merging many segments of many rows takes memory; more blocks have more of it.
   for (int cluster = 1; cluster <= kMostCluster; cluster *= 2) choices.push_back({.cluster = cluster});

@@ -38,7 +38,7 @@ bool fits(PrefillMerge merge, const LinearShape& shape) {
 int preferred_cluster(const LinearShape& shape, const TileKind& tile) {
   const int64_t weight_bytes = int64_t{shape.outputs} * (shape.leaf_begin.back() - shape.leaf_begin.front()) * 128;
   if (tile.columns >= 192) return weight_bytes > (int64_t{256} << 20) ? 2 : 1;
-  return shape.rows >= 2048 ? 2 : 1;
+  return shape.rows >= 2048 || weight_bytes >= (int64_t{64} << 20) ? 2 : 1;
 }
 
 // Tiles that the busiest block has.

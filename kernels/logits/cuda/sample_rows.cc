@@ -70,7 +70,7 @@ struct RowSampler::State {
   void plan(std::span<const SampleProblem> problems);
   void plan_draw(const SampleProblem& p, const Filters& filters, VocabularyTask& task) const;
   void plan_report(const SampleProblem& p, Row& row);
-  void add_penalties(const SampleProblem& p, float* z);
+  std::vector<VocabularyPenalty> penalties_of(const SampleProblem& p) const;
   void pass();
   void fetch_candidates(const VocabularyPass& pass);
   std::vector<Entry> listed(int task) const;
@@ -91,8 +91,7 @@ struct RowSampler::State {
   std::vector<Row> rows_;
   std::vector<VocabularyTask> tasks_;
   std::vector<VocabularyPenalty> penalties_;
-  std::vector<int32_t> penalty_of_;  // by id: 1 + index in penalties_, 0 = none; all 0 between rows
-  Buffer task_memory_, penalty_memory_, penalised_memory_, key_memory_, bin_memory_, candidate_memory_;
+  Buffer task_memory_, penalised_memory_, key_memory_, bin_memory_, candidate_memory_;
   Buffer tally_copy_, candidate_copy_;      // host
   const VocabularyTally* tally_ = nullptr;  // by task
   int64_t each_ = 0;                        // candidates of a task in candidate_copy_
@@ -122,6 +121,7 @@ void RowSampler::State::plan(std::span<const SampleProblem> problems) {
   penalties_.clear();
   const auto changed = std::count_if(problems.begin(), problems.end(), penalised);
   float* copy = changed ? room<float>(device, penalised_memory_, static_cast<size_t>(changed * vocabulary_)) : nullptr;
+  std::vector<size_t> listed;  // rows with a list of penalties
   for (size_t r = 0; r < problems.size(); ++r) {
     const SampleProblem& p = problems[r];
     Row& row = rows_[r];
@@ -140,14 +140,25 @@ void RowSampler::State::plan(std::span<const SampleProblem> problems) {
     row.raw = row.draw = static_cast<int>(tasks_.size());
     tasks_.push_back({.z = z, .hash = true});
     if (penalised(p)) {
-      device.copy(copy, z, static_cast<size_t>(vocabulary_) * sizeof(float));
-      add_penalties(p, copy);
       row.draw = static_cast<int>(tasks_.size());
-      tasks_.push_back({.z = copy});
+      tasks_.push_back({.z = copy,
+                        .raw = z,
+                        .repetition = p.controls.repetition_penalty,
+                        .frequency = p.controls.frequency_penalty,
+                        .presence = p.controls.presence_penalty});
+      listed.push_back(r);
       copy += vocabulary_;
     }
     plan_draw(p, filters, tasks_[row.draw]);
     plan_report(p, row);
+  }
+  std::vector<std::vector<VocabularyPenalty>> lists(listed.size());
+  device.pool().run(static_cast<int64_t>(listed.size()), [&](int64_t i) { lists[i] = penalties_of(problems[listed[i]]); });
+  for (size_t i = 0; i < listed.size(); ++i) {
+    VocabularyTask& task = tasks_[rows_[listed[i]].draw];
+    task.first_penalty = static_cast<int64_t>(penalties_.size());
+    penalties_.insert(penalties_.end(), lists[i].begin(), lists[i].end());
+    task.last_penalty = static_cast<int64_t>(penalties_.size());
   }
 }
 
@@ -177,44 +188,45 @@ void RowSampler::State::plan_report(const SampleProblem& p, Row& row) {
   if (row.wants_logprobs && !row.filtered) task.drawn_by = row.draw;
 }
 
-void RowSampler::State::add_penalties(const SampleProblem& p, float* z) {
-  const SamplingControls& c = p.controls;
-  penalty_of_.resize(std::max<size_t>(penalty_of_.size(), vocabulary_));
-  const auto known = [&](int32_t token) { return token >= 0 && token < vocabulary_; };
-  const size_t first = penalties_.size();
+std::vector<VocabularyPenalty> RowSampler::State::penalties_of(const SampleProblem& p) const {
+  thread_local std::vector<int32_t> place_of;  // by id: 1 + its place in the list, 0 = none; all 0 between calls
+  place_of.resize(std::max<size_t>(place_of.size(), vocabulary_));
+  std::vector<VocabularyPenalty> list;
   for (const bool output : {false, true})
     for (const int32_t token : output ? p.output : p.prompt) {
-      if (!known(token)) continue;
-      if (penalty_of_[token] == 0) {
-        penalties_.push_back({z + token, 0, c.repetition_penalty, c.frequency_penalty, c.presence_penalty});
-        penalty_of_[token] = static_cast<int32_t>(penalties_.size());
+      if (token < 0 || token >= vocabulary_) continue;
+      int32_t& place = place_of[token];
+      if (place == 0) {
+        list.push_back({token, 0});
+        place = static_cast<int32_t>(list.size());
       }
-      if (output) ++penalties_[penalty_of_[token] - 1].count;
+      if (output) ++list[place - 1].count;
     }
-  for (size_t i = first; i < penalties_.size(); ++i) penalty_of_[penalties_[i].z - z] = 0;
+  for (const VocabularyPenalty& penalty : list) place_of[penalty.id] = 0;
+  return list;
 }
 
 void RowSampler::State::pass() {
   tally_ = nullptr;
   each_ = 0;
   if (tasks_.empty()) return;
-  bool masses = false, keys = false, bins = false, bounds = false;
+  bool masses = false, keys = false, bins = false, bounds = false, changed = false;
+  int64_t most_penalties = 0;
   for (const VocabularyTask& t : tasks_) {
     masses |= t.mass;
     keys |= t.best > 0 || t.best_scaled > 0;
     bins |= t.nucleus > 0;
     bounds |= t.by_mass;
+    changed |= t.raw != nullptr;
+    most_penalties = std::max(most_penalties, t.last_penalty - t.first_penalty);
   }
   const bool lists = keys || bins || bounds;
-  if (!penalties_.empty()) {
-    auto* penalties = room<VocabularyPenalty>(device, penalty_memory_, penalties_.size());
-    device.upload(penalties, penalties_.data(), penalties_.size() * sizeof(VocabularyPenalty));
-    penalise(device, penalties, static_cast<int64_t>(penalties_.size()));
-  }
   // The tallies' zeros travel with the tasks: one copy instead of a copy and a clearing.
   const size_t task_bytes = tasks_.size() * sizeof(VocabularyTask), tally_bytes = tasks_.size() * sizeof(VocabularyTally);
-  upload_copy_.assign(task_bytes + tally_bytes, std::byte{});
+  const size_t penalty_bytes = penalties_.size() * sizeof(VocabularyPenalty);
+  upload_copy_.assign(task_bytes + tally_bytes + penalty_bytes, std::byte{});
   std::memcpy(upload_copy_.data(), tasks_.data(), task_bytes);
+  if (penalty_bytes) std::memcpy(upload_copy_.data() + task_bytes + tally_bytes, penalties_.data(), penalty_bytes);
   auto* tasks = reinterpret_cast<VocabularyTask*>(room<std::byte>(device, task_memory_, upload_copy_.size()));
   device.upload(tasks, upload_copy_.data(), upload_copy_.size());
   VocabularyPass pass{.vocabulary = vocabulary_,
@@ -225,6 +237,7 @@ void RowSampler::State::pass() {
   if (keys) pass.block_keys = room<uint32_t>(device, key_memory_, tasks_.size() * blocks());
   if (bins) pass.bins = room<unsigned long long>(device, bin_memory_, tasks_.size() * kVocabularyBins);
   if (lists) pass.candidates = room<VocabularyCandidate>(device, candidate_memory_, tasks_.size() * kMostCandidates);
+  if (changed) penalise(device, pass, reinterpret_cast<const VocabularyPenalty*>(pass.tally + tasks_.size()), most_penalties);
   scan_vocabulary(device, pass);
   if (bins) bin_masses(device, pass);
   if (lists) find_thresholds(device, pass);

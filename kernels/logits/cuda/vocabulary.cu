@@ -294,19 +294,34 @@ __global__ void __launch_bounds__(kBlock) weigh(const __grid_constant__ Vocabula
   }
 }
 
-__global__ void __launch_bounds__(kBlock) apply_penalties(const VocabularyPenalty* penalties, int64_t count) {
+__global__ void __launch_bounds__(kBlock) copy_penalised(const __grid_constant__ VocabularyPass p) {
   let_successor_start();
   wait_for_predecessors();
-  const int64_t i = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-  if (i >= count) return;
-  const VocabularyPenalty p = penalties[i];
-  float x = *p.z;
-  if (p.repetition != 1.0f) x = x < 0 ? nm::mul(x, p.repetition) : nm::div(x, p.repetition);
-  if (p.count > 0) {
-    if (p.frequency != 0.0f) x = nm::sub(x, nm::mul(p.frequency, static_cast<float>(p.count)));
-    if (p.presence != 0.0f) x = nm::sub(x, p.presence);
+  const VocabularyTask& t = p.task[blockIdx.y];
+  if (!t.raw) return;
+  auto* z = const_cast<float*>(t.z);
+  const int64_t first = int64_t{blockIdx.x} * kStep + threadIdx.x;
+#pragma unroll
+  for (int i = 0; i < kGroup; ++i)
+    if (first + i * kBlock < p.vocabulary) z[first + i * kBlock] = t.raw[first + i * kBlock];
+}
+
+__global__ void __launch_bounds__(kBlock)
+    apply_penalties(const __grid_constant__ VocabularyPass p, const VocabularyPenalty* penalties) {
+  let_successor_start();
+  wait_for_predecessors();
+  const VocabularyTask& t = p.task[blockIdx.y];
+  const int64_t i = t.first_penalty + int64_t{blockIdx.x} * kBlock + threadIdx.x;
+  if (i >= t.last_penalty) return;
+  const VocabularyPenalty penalty = penalties[i];
+  float* z = const_cast<float*>(t.z) + penalty.id;
+  float x = *z;
+  if (t.repetition != 1.0f) x = x < 0 ? nm::mul(x, t.repetition) : nm::div(x, t.repetition);
+  if (penalty.count > 0) {
+    if (t.frequency != 0.0f) x = nm::sub(x, nm::mul(t.frequency, static_cast<float>(penalty.count)));
+    if (t.presence != 0.0f) x = nm::sub(x, t.presence);
   }
-  *p.z = x;
+  *z = x;
 }
 
 __global__ void __launch_bounds__(kBlock) hash_values(const float* z, int64_t count, int64_t first, unsigned long long* hashes) {
@@ -334,10 +349,13 @@ Shape shape_of(const Device& device, const VocabularyPass& p) {
 
 }  // namespace
 
-void penalise(const Device& device, const VocabularyPenalty* penalties, int64_t count) {
-  if (count == 0) return;
-  launch(device, {.grid = static_cast<unsigned>((count + kBlock - 1) / kBlock), .block = kBlock, .dependent = true},
-         apply_penalties, penalties, count);
+void penalise(const Device& device, const VocabularyPass& p, const VocabularyPenalty* penalties, int64_t most) {
+  const auto tasks = static_cast<unsigned>(p.tasks);
+  const auto across = static_cast<unsigned>((p.vocabulary + kStep - 1) / kStep);
+  launch(device, {.grid = dim3(across, tasks), .block = kBlock, .dependent = true}, copy_penalised, p);
+  if (most == 0) return;
+  const auto blocks = static_cast<unsigned>((most + kBlock - 1) / kBlock);
+  launch(device, {.grid = dim3(blocks, tasks), .block = kBlock, .dependent = true}, apply_penalties, p, penalties);
 }
 
 void scan_vocabulary(const Device& device, const VocabularyPass& p) {

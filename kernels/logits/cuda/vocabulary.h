@@ -32,6 +32,10 @@ struct VocabularyTask {
   int32_t best_scaled = 0;  // > 0: and of y
   bool by_mass = false;     // candidates hold at least the ids whose mass(y, max y) can reach that with logarithm `least`
   double least = 0;
+  // Penalties: z is a copy of `raw` to be made, with tokens [first_penalty, last_penalty) of the list changed.
+  const float* raw = nullptr;
+  int64_t first_penalty = 0, last_penalty = 0;
+  float repetition = 1, frequency = 0, presence = 0;
 };
 
 // What came out. The caller clears it before a pass.
@@ -54,11 +58,10 @@ struct VocabularyCandidate {
   float z;
 };
 
-// One entry of a row of penalties: what numerics the token's logit goes through.
+// A token of a row that penalties change.
 struct VocabularyPenalty {
-  float* z;
+  int32_t id;
   int32_t count;  // how often in the output
-  float repetition, frequency, presence;
 };
 
 inline constexpr int kVocabularyBlock = 64;   // logits that share a block key
@@ -76,7 +79,8 @@ struct VocabularyPass {
   VocabularyCandidate* candidates = nullptr;  // [tasks][kMostCandidates], in any order
 };
 
-void penalise(const Device& device, const VocabularyPenalty* penalties, int64_t count);
+// Makes the rows of tasks with penalties; `most` is the largest number of penalties of a task.
+void penalise(const Device& device, const VocabularyPass& pass, const VocabularyPenalty* penalties, int64_t most);
 // Largest, lowest, hash, noise, block keys.
 void scan_vocabulary(const Device& device, const VocabularyPass& pass);
 // Masses of y by bin, of the tasks that want a nucleus.
