@@ -36,7 +36,7 @@ class KvPages {
 };
 
 // Row r of the step sees the keys [0, position] of its sequence, or the last `window` of them. Local query head h reads local KV
-// head kv_head_of[h] (several ranks may hold the same KV head). kCuda: head_dim at most 256, at most 1024 query and 512 KV heads.
+// head kv_head_of[h] (several ranks may hold the same KV head). kCuda: head_dim at most 256, at most 256 query and 128 KV heads.
 struct Attention {
   int64_t query_heads = 0;
   int64_t head_dim = 0;

@@ -333,7 +333,7 @@ void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, c
     if (!shard_.expert.k.empty())
       expert_mlp(device_, {.offsets = here.offsets, .experts = held, .x = here.x, .hidden = hidden,
                            .segments = shard_.expert.segments, .first = shard_.expert.first, .last = shard_.expert.last,
-                           .nodes = shard_.expert.nodes, .partials = partials});
+                           .nodes = shard_.expert.nodes, .partials = partials, .scratch = &expert_scratch_});
     all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results});
   }
   const parallel::ReturnedRows home = exchange_.combine_return(results);

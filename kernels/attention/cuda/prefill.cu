@@ -155,15 +155,15 @@ __device__ __forceinline__ float largest_or_nan(float a, float b) {
 struct Rows {
   int first[2], end[2];  // keys the vector sees
   float reference[2];
-  float l[2][2];   // lanes 2t, 2t + 1 of the denominator
-  float scale[2];  // of o, where moved
-  bool moved;      // some row of the warp
+  float l[2][2];  // lanes 2t, 2t + 1 of the denominator
+  float scale[2];
+  bool moved;  // some row of the warp
 };
 
 template <bool Masked>
 __device__ __forceinline__ void weights_of_block(float (&s)[kBlock / 2], Rows& rows, int block_key, float c) {
   const int t = threadIdx.x % 4;
-  float pair[2][2];  // [row][key mod 2]
+  float largest[2];
 #pragma unroll
   for (int i = 0; i < kBlock / 2; ++i) {
     const int r = i / 2 % 2;
@@ -171,38 +171,29 @@ __device__ __forceinline__ void weights_of_block(float (&s)[kBlock / 2], Rows& r
       const int key = block_key + i / 4 * 8 + t * 2 + i % 2;
       if (key < rows.first[r] || key >= rows.end[r]) s[i] = -kInfinity;
     }
-    pair[r][i % 2] = i < 4 ? s[i] : largest_or_nan(pair[r][i % 2], s[i]);
-  }
-  float largest[2] = {largest_or_nan(pair[0][0], pair[0][1]), largest_or_nan(pair[1][0], pair[1][1])};
-#pragma unroll
-  for (int step = 1; step < 4; step *= 2) {
-    const float other[2] = {__shfl_xor_sync(~0u, largest[0], step), __shfl_xor_sync(~0u, largest[1], step)};
-    largest[0] = largest_or_nan(largest[0], other[0]);
-    largest[1] = largest_or_nan(largest[1], other[1]);
-  }
-  const float candidate[2] = {numerics::mul(largest[0], c), numerics::mul(largest[1], c)};
-  bool moves[2];
-#pragma unroll
-  for (int r = 0; r < 2; ++r) moves[r] = numerics::sub(candidate[r], rows.reference[r]) > attention_order::kReferenceSlack;
-  rows.moved = __any_sync(~0u, moves[0] || moves[1]);
-  if (rows.moved) {  // seldom: all that moving costs is behind one branch of the warp
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      rows.scale[r] = moves[r] ? exp2_any(numerics::sub(rows.reference[r], candidate[r])) : 1.0f;
-      rows.reference[r] = moves[r] ? candidate[r] : rows.reference[r];
-      rows.l[r][0] = numerics::mul(rows.l[r][0], rows.scale[r]);
-      rows.l[r][1] = numerics::mul(rows.l[r][1], rows.scale[r]);
-    }
+    largest[r] = i < 4 && i % 2 == 0 ? s[i] : largest_or_nan(largest[r], s[i]);
   }
   float shift[2];
-  bool fast = true;
+  bool fast = true, moved = false;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
+    largest[r] = largest_or_nan(largest[r], __shfl_xor_sync(~0u, largest[r], 1));
+    largest[r] = largest_or_nan(largest[r], __shfl_xor_sync(~0u, largest[r], 2));
+    const float candidate = numerics::mul(largest[r], c);
+    rows.scale[r] = 1.0f;
+    if (numerics::sub(candidate, rows.reference[r]) > attention_order::kReferenceSlack) {
+      rows.scale[r] = attention_order::rescale(rows.reference[r], candidate);
+      rows.reference[r] = candidate;
+      rows.l[r][0] = numerics::mul(rows.l[r][0], rows.scale[r]);
+      rows.l[r][1] = numerics::mul(rows.l[r][1], rows.scale[r]);
+      moved = true;
+    }
     shift[r] = -rows.reference[r];
     // A row that sees nothing here: -inf must become weight 0 whatever the reference. One that sees -inf must not.
     if (Masked && (block_key + kBlock <= rows.first[r] || block_key >= rows.end[r])) shift[r] = 0.0f;
     fast = fast && numerics::fma(largest[r], c, shift[r]) <= kFastLimit;  // false for NaN
   }
+  rows.moved = __any_sync(~0u, moved);
   if (__any_sync(~0u, !fast)) {
 #pragma unroll
     for (int i = 0; i < kBlock / 2; ++i) s[i] = exp2_any(numerics::fma(s[i], c, shift[i / 2 % 2]));
@@ -260,6 +251,11 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
                                                    k > 0 || !first);
     ptx::warpgroup_commit();
   };
+  // The warpgroups take turns at the tensor cores, a turn a block of the tile: one makes weights while the other's products run.
+  // A turn that a warpgroup does not need it passes on.
+  const auto take_turn = [&] { ptx::named_barrier_sync(1 + warpgroup, kGroups * kGroupThreads); };
+  const auto pass_turn = [&] { ptx::named_barrier_arrive(2 - warpgroup, kGroups * kGroupThreads); };
+  if (warpgroup == 1) pass_turn();
   const auto pack_weights = [&] {
 #pragma unroll
     for (int i = 0; i < kBlock / 4; ++i) weights[i / 4][i % 4] = pack(scores[i * 2], scores[i * 2 + 1]);
@@ -275,6 +271,8 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
   const auto skip = [&](int blocks) {  // blocks that this warpgroup sees nothing of
 #pragma unroll 1
     for (int i = 0; i < blocks; ++i) {
+      take_turn();
+      pass_turn();
       ptx::barrier_wait(ptx::shared_address(&s.key_full[key.stage]), key.parity);
       release(&s.key_empty[key.stage]);
       key.template next<S::kStages>();
@@ -413,8 +411,10 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       const bool first = block == begin || block % kBlocksPerSplit == 0, last = (block + 1) % kBlocksPerSplit == 0;
       wait(&s.key_full[key.stage], key);
       wait(&s.value_full[value.stage], value);
+      take_turn();
       multiply_scores(key.stage);
       multiply_values(value.stage, first);
+      pass_turn();
       const float references[2] = {rows.reference[0], rows.reference[1]};
       const float sums[2][2] = {{rows.l[0][0], rows.l[0][1]}, {rows.l[1][0], rows.l[1][1]}};
       ptx::warpgroup_wait<1>();
@@ -435,7 +435,9 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       pack_weights();
     }
     wait(&s.value_full[value.stage], value);
+    take_turn();
     multiply_values(value.stage, end - 1 == begin || (end - 1) % kBlocksPerSplit == 0);
+    pass_turn();
     ptx::warpgroup_wait<0>();
     ptx::pin(o);
     release(&s.value_empty[value.stage]);
@@ -443,6 +445,7 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     end_split((end - 1) / kBlocksPerSplit, rows.reference, rows.l, true);
     skip(w.end_block() - end);
   }
+  if (warpgroup == 0) take_turn();  // the one that is left over
 }
 
 template <int HeadDim>
