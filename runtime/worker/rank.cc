@@ -157,6 +157,8 @@ absl::Status Rank::run(PlanChannel* channel) {
     return channel ? lead(*channel) : follow();
   } catch (const parallel::PeerFailure& e) {
     failure = e.what();
+  } catch (const DeviceFailure& e) {
+    failure = absl::StrCat("rank ", report_.rank, " on ", report_.host, " in step ", step_, ": ", e.what());
   } catch (const std::exception& e) {
     code = absl::StatusCode::kInternal;
     failure = absl::StrCat("rank ", report_.rank, " on ", report_.host, " in step ", step_, ": ", e.what());
