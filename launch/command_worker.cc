@@ -71,6 +71,9 @@ void add_worker(CLI::App& program, Commands& commands) {
   auto flags = std::make_shared<Flags>();
   CLI::App* app = program.add_subcommand("worker", "one rank of a coordinator, started by mpirun or srun");
   add_flags(*app, flags->ranks);
+  app->add_option("--max-num-batched-tokens", flags->engine.max_num_batched_tokens,
+                  "as given to the coordinator: sizes the activations of a step on a GPU")
+      ->check(CLI::PositiveNumber);
   app->add_option("--max-num-seqs", flags->engine.max_num_seqs, "as given to the coordinator: sizes the KV default")->check(CLI::PositiveNumber);
   app->add_option("--coordinator,-c", flags->coordinator, "worker address of `invar serve`")->option_text("HOST:PORT");
   app->add_option("--connect-timeout", flags->connect_timeout, "seconds to wait for the coordinator")->check(CLI::PositiveNumber);
