@@ -110,17 +110,16 @@ bool Decoder::run_recorded(const StepRows& rows, const LogitsSink& sink) {
     return false;
   Recorded& r = recorded_[{n, wanted}];
   const bool settled = r.allocations == Device::allocations() && r.generation == step_.generation() && r.allocations > 0;
-  if (!settled) {  // the first step of this size, or buffers have moved since: one by one, so that every buffer has its size
-    r.work = {};
+  const auto work = [&] {
     layers(rows);
     logits_of(rows, 0, wanted);
+  };
+  if (!settled) {  // the first step of this size, or buffers have moved since: one by one, so that every buffer has its size
+    r.work = {};
+    work();
     r.allocations = Device::allocations();
     r.generation = step_.generation();
   } else {
-    const auto work = [&] {
-      layers(rows);
-      logits_of(rows, 0, wanted);
-    };
     if (!r.work) {
       try {
         r.work = device_.record(work);
