@@ -75,9 +75,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, par
       for (const ExpertWeights& e : layer.experts) held.weights.push_back(&e);
       held.table = ExpertTable(device, held.weights);
     }
-  // Ranks that exchange, and experts that some shapes take one by one, wait in the middle of a step.
+  // Ranks that exchange, and rows whose places the host looks up, wait in the middle of a step.
   d->may_record_ = options.record_decode && device.backend() == Backend::kCuda && options.layout.replica() == 1 &&
-                   config.moe.num_experts == 0;
+                   (config.moe.num_experts == 0 || d->experts_at_home_);
   if (!d->shard_.kv_heads.empty())
     for (int64_t l = 0; l < d->shard_.layers.size(); ++l)
       d->pages_.emplace_back(device, options.kv.pages, options.kv.page_size, d->shard_.kv_heads.size(), config.head_dim);
