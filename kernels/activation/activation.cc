@@ -9,8 +9,10 @@ namespace {
 
 void silu_mul_scalar(const SiluMul& p, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r)
-    for (int64_t i = 0; i < p.width; ++i)
-      p.y[r * p.y_stride + i] = numerics::silu_mul(p.x[r * p.x_stride + i], p.x[r * p.x_stride + p.width + i]);
+    for (int64_t i = 0; i < p.width; ++i) {
+      const Bf16* gate = p.x + r * p.x_stride + (p.run ? i / p.run * p.run + i : i);
+      p.y[r * p.y_stride + i] = numerics::silu_mul(gate[0], gate[p.run ? p.run : p.width]);
+    }
 }
 
 void residual_scalar(Bf16* x, const Bf16* y, int64_t begin, int64_t end) {
@@ -26,7 +28,8 @@ void residual_add_reference(Bf16* x, const Bf16* y, int64_t count) { residual_sc
 void silu_mul(const Device& device, const SiluMul& problem) {
   if constexpr (kCudaBuilt)
     if (device.backend() == Backend::kCuda) return cuda::silu_mul(device, problem);
-  const auto schedule = device.isa() == Isa::kAvx512 ? activation_schedule::silu_mul_avx512
+  const auto schedule = problem.run                    ? silu_mul_scalar
+                        : device.isa() == Isa::kAvx512 ? activation_schedule::silu_mul_avx512
                         : device.isa() == Isa::kAvx2 ? activation_schedule::silu_mul_avx2
                                                      : silu_mul_scalar;
   split_rows(device.pool(), problem.rows, problem.width * 2, [&](int64_t begin, int64_t end) { schedule(problem, begin, end); });

@@ -7,12 +7,14 @@
 
 namespace invar {
 
-// y[r][i] = silu_mul(x[r][i], x[r][width + i]): gate and up side by side, as one fused linear writes them.
+// y[r][i] = silu_mul(gate, up): the two side by side, x[r][i] and x[r][width + i], as one linear writes them. With a run they
+// alternate: `run` of gate, `run` of up; Backend::kCuda takes 8 only.
 struct SiluMul {
   int64_t rows = 0;
   int64_t width = 0;
   const Bf16* x = nullptr;
   int64_t x_stride = 0;
+  int64_t run = 0;
   Bf16* y = nullptr;
   int64_t y_stride = 0;
 };

@@ -18,8 +18,9 @@ class PackedWeights {
   int64_t inputs() const { return inputs_; }
   size_t bytes() const { return buffer_.size(); }
   // Copies `count` rows of [inputs] bf16 of host memory, row r at rows + r * row_stride, to outputs [first_output, first_output +
-  // count). Different outputs may be packed from different threads. The rows may be changed when the call returns.
-  void pack_rows(int64_t first_output, const Bf16* rows, int64_t count, int64_t row_stride);
+  // count). Different outputs may be packed from different threads. The rows may be changed when the call returns. With a run,
+  // which only Backend::kCuda's `tc` layout takes, as many outputs are left out after each `run` rows (gated_linear.h).
+  void pack_rows(int64_t first_output, const Bf16* rows, int64_t count, int64_t row_stride, int64_t run = 0);
   const std::byte* data() const { return buffer_.data(); }
   // For references and tests; with Backend::kCuda a launch and a download each time.
   Bf16 at(int64_t output, int64_t input) const;

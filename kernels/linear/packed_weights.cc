@@ -43,15 +43,16 @@ PackedWeights::PackedWeights(const Device& device, int64_t outputs, int64_t inpu
       outputs_(outputs),
       inputs_(inputs) {}
 
-void PackedWeights::pack_rows(int64_t first_output, const Bf16* rows, int64_t count, int64_t row_stride) {
+void PackedWeights::pack_rows(int64_t first_output, const Bf16* rows, int64_t count, int64_t row_stride, int64_t run) {
   assert(first_output >= 0 && first_output + count <= outputs_);
+  assert(run == 0 || (device_ && device_->profile() == Profile::kTc));
   if constexpr (kCudaBuilt)
     if (device_) {
       if (count == 0 || inputs_ == 0) return;
       const std::lock_guard lock(upload_turn());
-      const bool tc = device_->profile() == Profile::kTc;
-      return (tc ? cuda::tc::pack_rows : cuda::portable::pack_rows)(*device_, buffer_.data(), outputs_, inputs_, first_output,
-                                                                    rows, count, row_stride);
+      if (device_->profile() == Profile::kTc)
+        return cuda::tc::pack_rows(*device_, buffer_.data(), outputs_, inputs_, first_output, rows, count, row_stride, run);
+      return cuda::portable::pack_rows(*device_, buffer_.data(), outputs_, inputs_, first_output, rows, count, row_stride);
     }
   constexpr int64_t kBlock = 64;  // k at a time: 64 lines stay in the first cache while the rows of a panel fill them
   auto* halves = buffer_.as<uint16_t>();

@@ -10,9 +10,10 @@ namespace invar {
 
 namespace {
 
-std::vector<const std::byte*> places(std::span<const ExpertWeights* const> experts, PackedWeights ExpertWeights::*matrix) {
+template <class Matrix>
+std::vector<const std::byte*> places(std::span<const ExpertWeights* const> experts, const Matrix& matrix) {
   std::vector<const std::byte*> all;
-  for (const ExpertWeights* e : experts) all.push_back((e->*matrix).data());
+  for (const ExpertWeights* e : experts) all.push_back(matrix(*e).data());
   return all;
 }
 
@@ -44,7 +45,8 @@ class Call {
         rows_(problem.offsets_on_device ? problem.rows
               : experts_                ? problem.offsets[experts_]
                                         : 0),
-        width_(experts_ ? problem.experts[0]->down.inputs() : 0) {}
+        width_(experts_ ? problem.experts[0]->down.inputs() : 0),
+        both_(experts_ ? problem.experts[0]->gate_up.matrix().outputs() : 0) {}
 
   void run() {
     // No node: this rank holds none of the intermediate width and has nothing to add.
@@ -57,7 +59,7 @@ class Call {
  private:
   // `rows` rows of gate and up, and of what comes of them; `more` bytes in front.
   Pieces room(int64_t rows, size_t more) {
-    const size_t wanted = more + Pieces::bytes<Bf16>(rows * width_ * 2) + Pieces::bytes<Bf16>(rows * width_);
+    const size_t wanted = more + Pieces::bytes<Bf16>(rows * both_) + Pieces::bytes<Bf16>(rows * width_);
     Buffer& scratch = problem_.scratch ? *problem_.scratch : own_;
     if (scratch.size() < wanted) scratch = Buffer(device_, wanted);
     return Pieces(scratch.data());
@@ -70,7 +72,7 @@ class Call {
                      .weights = problem_.table->gate_up(),
                      .offsets = problem_.offsets_on_device,
                      .rows = rows_,
-                     .outputs = 2 * width_,
+                     .outputs = both_,
                      .inputs = problem_.hidden,
                      .x = problem_.x,
                      .x_stride = problem_.hidden};
@@ -81,7 +83,7 @@ class Call {
     down.x_stride = width_;
     Pieces pieces = room(rows_, Pieces::bytes<int64_t>(experts_ + 1));
     auto* offsets = pieces.take<int64_t>(experts_ + 1);
-    auto* both = pieces.take<Bf16>(rows_ * width_ * 2);
+    auto* both = pieces.take<Bf16>(rows_ * both_);
     auto* gated = pieces.take<Bf16>(rows_ * width_);
     down.x = gated;
     const auto column_fits = tc ? cuda::tc::grouped_column_fits : cuda::portable::grouped_column_fits;
@@ -92,8 +94,14 @@ class Call {
       device_.upload(offsets, problem_.offsets.data(), problem_.offsets.size_bytes());
       up.offsets = down.offsets = offsets;
     }
-    (tc ? cuda::tc::grouped_column : cuda::portable::grouped_column)(device_, up, both, 2 * width_);
-    silu_mul(device_, {.rows = rows_, .width = width_, .x = both, .x_stride = 2 * width_, .y = gated, .y_stride = width_});
+    (tc ? cuda::tc::grouped_column : cuda::portable::grouped_column)(device_, up, both, both_);
+    silu_mul(device_, {.rows = rows_,
+                       .width = width_,
+                       .x = both,
+                       .x_stride = both_,
+                       .run = problem_.experts[0]->gate_up.alternate() ? kGatedRun : 0,
+                       .y = gated,
+                       .y_stride = width_});
     (tc ? cuda::tc::grouped_row : cuda::portable::grouped_row)(device_, down, problem_.segments, problem_.first, problem_.last,
                                                                problem_.nodes, problem_.partials, rows_ * problem_.hidden);
     return true;
@@ -110,19 +118,19 @@ class Call {
     int64_t largest = 0;
     for (int64_t e = 0; e < experts_; ++e) largest = std::max(largest, offsets[e + 1] - offsets[e]);
     Pieces pieces = room(largest, 0);
-    auto* both = pieces.take<Bf16>(largest * width_ * 2);
+    auto* both = pieces.take<Bf16>(largest * both_);
     auto* gated = pieces.take<Bf16>(largest * width_);
     for (int64_t e = 0; e < experts_; ++e) {
       const int64_t first_row = offsets[e], group = offsets[e + 1] - first_row;
       if (!group) continue;
       const ExpertWeights& weights = *problem_.experts[e];
-      linear_column(device_, {.rows = group,
-                              .x = problem_.x + first_row * problem_.hidden,
-                              .x_stride = problem_.hidden,
-                              .weights = &weights.gate_up,
-                              .y = both,
-                              .y_stride = 2 * width_});
-      silu_mul(device_, {.rows = group, .width = width_, .x = both, .x_stride = 2 * width_, .y = gated, .y_stride = width_});
+      linear_gated(device_, {.rows = group,
+                             .x = problem_.x + first_row * problem_.hidden,
+                             .x_stride = problem_.hidden,
+                             .weights = &weights.gate_up,
+                             .both = both,
+                             .y = gated,
+                             .y_stride = width_});
       linear_row(device_, {.rows = group,
                            .x = gated,
                            .x_stride = width_,
@@ -138,14 +146,17 @@ class Call {
 
   const Device& device_;
   const ExpertMlp& problem_;
-  const int64_t experts_, rows_, width_;
+  const int64_t experts_, rows_, width_, both_;  // both_: outputs of the gated linear's matrix
   Buffer own_;
 };
 
 }  // namespace
 
 ExpertTable::ExpertTable(const Device& device, std::span<const ExpertWeights* const> experts)
-    : gate_up_(device, places(experts, &ExpertWeights::gate_up)), down_(device, places(experts, &ExpertWeights::down)) {}
+    : gate_up_(device, places(
+                           experts, [](const ExpertWeights& e) -> auto& { return e.gate_up.matrix(); })),
+      down_(device, places(
+                        experts, [](const ExpertWeights& e) -> auto& { return e.down; })) {}
 
 void expert_mlp(const Device& device, const ExpertMlp& problem) { Call(device, problem).run(); }
 

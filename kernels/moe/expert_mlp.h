@@ -4,13 +4,14 @@
 #include <span>
 
 #include "kernels/device/device_array.h"
+#include "kernels/linear/gated_linear.h"
 #include "kernels/linear/linear.h"
 
 namespace invar {
 
 struct ExpertWeights {
-  PackedWeights gate_up;  // [2 * local intermediate][hidden]: gate outputs first, then up
-  PackedWeights down;     // [hidden][local intermediate]
+  GatedWeights gate_up;  // [local intermediate][hidden] twice
+  PackedWeights down;    // [hidden][local intermediate]
 };
 
 // The experts of a rank's layer as one launch for all of them finds their weights. Made once the weights are there; moving an

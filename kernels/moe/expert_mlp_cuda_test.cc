@@ -40,9 +40,9 @@ class ExpertMlpCuda : public CudaTest {
     const int64_t begin = segments.begin[share.first], width = segments.begin[share.last] - begin;
     std::vector<ExpertWeights> packed;
     for (const Expert& e : experts) {
-      ExpertWeights w{PackedWeights(device, 2 * width, shape.hidden), PackedWeights(device, shape.hidden, width)};
-      w.gate_up.pack_rows(0, e.gate_up.data() + begin * shape.hidden, width, shape.hidden);
-      w.gate_up.pack_rows(width, e.gate_up.data() + (shape.intermediate + begin) * shape.hidden, width, shape.hidden);
+      ExpertWeights w{GatedWeights(device, width, shape.hidden), PackedWeights(device, shape.hidden, width)};
+      w.gate_up.pack_gate(0, e.gate_up.data() + begin * shape.hidden, width, shape.hidden);
+      w.gate_up.pack_up(0, e.gate_up.data() + (shape.intermediate + begin) * shape.hidden, width, shape.hidden);
       w.down.pack_rows(0, e.down.data() + begin, shape.hidden, shape.intermediate);
       packed.push_back(std::move(w));
     }

@@ -38,9 +38,9 @@ class ExpertMlpTest : public ::testing::Test {
   }
   ExpertWeights pack(const Device& device, const Expert& e, Share share) const {
     const int64_t begin = segments_.begin[share.first], width = segments_.begin[share.last] - begin;
-    ExpertWeights w{PackedWeights(device, 2 * width, kHidden), PackedWeights(device, kHidden, width)};
-    w.gate_up.pack_rows(0, e.gate.data() + begin * kHidden, width, kHidden);
-    w.gate_up.pack_rows(width, e.up.data() + begin * kHidden, width, kHidden);
+    ExpertWeights w{GatedWeights(device, width, kHidden), PackedWeights(device, kHidden, width)};
+    w.gate_up.pack_gate(0, e.gate.data() + begin * kHidden, width, kHidden);
+    w.gate_up.pack_up(0, e.up.data() + begin * kHidden, width, kHidden);
     w.down.pack_rows(0, e.down.data() + begin, kHidden, kIntermediate);
     return w;
   }
@@ -82,7 +82,7 @@ class ExpertMlpTest : public ::testing::Test {
         linear_column_reference(profile, {.rows = 1,
                                           .x = x.data() + r * kHidden,
                                           .x_stride = kHidden,
-                                          .weights = &w.gate_up,
+                                          .weights = &w.gate_up.matrix(),
                                           .y = both.data(),
                                           .y_stride = 2 * width});
         silu_mul_reference(

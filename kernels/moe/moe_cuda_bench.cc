@@ -42,8 +42,9 @@ class Bench {
     if (cublasLtCreate(&blas_) != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cublasLtCreate");
     workspace_ = Buffer(*device_, kWorkspace);
     for (int64_t e = 0; e < kExperts; ++e) {
-      experts_.push_back({PackedWeights(*device_, 2 * kWidth, kHidden), PackedWeights(*device_, kHidden, kWidth)});
-      for (const PackedWeights* w : {&experts_.back().gate_up, &experts_.back().down})
+      experts_.push_back({GatedWeights(*device_, kWidth, kHidden), PackedWeights(*device_, kHidden, kWidth)});
+      for (const PackedWeights* w :
+           std::initializer_list<const PackedWeights*>{&experts_.back().gate_up.matrix(), &experts_.back().down})
         bench::fill_values(*device_, reinterpret_cast<Bf16*>(const_cast<std::byte*>(w->data())),
                            static_cast<int64_t>(w->bytes() / 2), 7, 0.05f);
     }

@@ -288,11 +288,9 @@ void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const
   const int64_t hidden = config_.hidden_size, width = shard_.down.k.size();
   float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.down.nodes.size()) * n * hidden);
   if (width > 0) {
-    Bf16* gate_up = room<Bf16>(device_, gate_up_, n * 2 * width);
     Bf16* y = room<Bf16>(device_, activation_, n * width);
-    linear_column(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.gate_up,
-                            .bias = or_null(w.gate_up_bias), .y = gate_up, .y_stride = 2 * width});
-    silu_mul(device_, {.rows = n, .width = width, .x = gate_up, .x_stride = 2 * width, .y = y, .y_stride = width});
+    linear_gated(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.gate_up,
+                           .both = room<Bf16>(device_, gate_up_, n * w.gate_up.matrix().outputs()), .y = y, .y_stride = width});
     if (trace_) trace_->record(MLP_ACTIVATION, layer, y, width, shard_.down.k.begin, width);
     linear_row(device_, {.rows = n, .x = y, .x_stride = width, .weights = &w.down, .segments = shard_.down.segments,
                          .first = shard_.down.first, .last = shard_.down.last, .nodes = shard_.down.nodes, .partials = partials});

@@ -20,7 +20,9 @@ class Loader {
     std::string name;
     Range range;
   };
-  DeviceArray<Bf16> vector(const std::vector<Piece>& pieces) {
+  DeviceArray<Bf16> vector(const std::vector<Piece>& pieces) { return DeviceArray<Bf16>(device_, values(pieces)); }
+  DeviceArray<Bf16> vector(const std::string& name, int64_t count) { return vector({{name, {0, count}}}); }
+  std::vector<Bf16> values(const std::vector<Piece>& pieces) {
     std::vector<Bf16> values;
     for (const auto& [name, range] : pieces) {
       if (range.empty()) continue;
@@ -28,14 +30,32 @@ class Loader {
       values.resize(at + static_cast<size_t>(range.size()));
       read(name, range.begin, range.size(), 0, 1, values.data() + at, 1);
     }
-    return DeviceArray<Bf16>(device_, values);
+    return values;
   }
-  DeviceArray<Bf16> vector(const std::string& name, int64_t count) { return vector({{name, {0, count}}}); }
 
   PackedWeights matrix(int64_t outputs, int64_t inputs) { return PackedWeights(device_, outputs, inputs); }
 
-  // Rows row x columns col of a tensor become outputs from `first_output` on. The device's threads read side by side.
+  GatedWeights gated(Range width, Range inputs, const std::string& gate, const std::string& up) {
+    GatedWeights w(device_, width.size(), inputs.size());
+    pack(gate, width, inputs, [&](auto... rows) { w.pack_gate(rows...); });
+    pack(up, width, inputs, [&](auto... rows) { w.pack_up(rows...); });
+    return w;
+  }
+  void bias(GatedWeights& w, Range width, const std::string& gate, const std::string& up) {
+    w.set_bias(device_, values({{gate, width}}), values({{up, width}}));
+  }
+
+  // Rows row x columns col of a tensor become outputs from `first_output` on.
   void pack(PackedWeights& into, int64_t first_output, const std::string& name, Range row, Range col) {
+    pack(name, row, col,
+         [&](int64_t first, const Bf16* rows, int64_t count, int64_t stride) { into.pack_rows(first_output + first, rows, count, stride); });
+  }
+
+ private:
+  // take(first, rows, count, stride): that many rows from `first` of the range on; first is a multiple of 32. The device's threads
+  // read side by side.
+  template <class Take>
+  void pack(const std::string& name, Range row, Range col, const Take& take) {
     if (row.empty() || col.empty()) return;
     const int threads = device_.pool().threads();
     const int64_t piece = std::max<int64_t>(32, kPieceElements / col.size() / 32 * 32), block = piece * threads;
@@ -49,12 +69,10 @@ class Loader {
                                         scratch_.data() + first * col.size(), col.size());
       });
       for (const absl::Status& status : statuses) status_.Update(status);
-      if (status_.ok()) into.pack_rows(first_output + r, scratch_.data(), n, col.size());
+      if (status_.ok()) take(r, scratch_.data(), n, col.size());
       report(name, n * col.size());
     }
   }
-
- private:
   void read(const std::string& name, int64_t row0, int64_t rows, int64_t col0, int64_t cols, Bf16* out, int64_t stride) {
     if (!status_.ok()) return;
     status_ = source_.read_rows(name, row0, rows, col0, cols, out, stride);
@@ -99,13 +117,11 @@ void load_attention(Loader& load, const ModelConfig& c, const ModelShard& s, con
 void load_dense_mlp(Loader& load, const ModelConfig& c, const ModelShard& s, const WeightNames& names, int64_t layer,
                     LayerWeights& w) {
   const Range k = s.down.k, all = {0, c.hidden_size};
-  w.gate_up = load.matrix(2 * k.size(), c.hidden_size);
-  load.pack(w.gate_up, 0, names.gate_weight(layer), k, all);
-  load.pack(w.gate_up, k.size(), names.up_weight(layer), k, all);
+  w.gate_up = load.gated(k, all, names.gate_weight(layer), names.up_weight(layer));
   w.down = load.matrix(c.hidden_size, k.size());
   load.pack(w.down, 0, names.down_weight(layer), all, k);
   if (c.mlp_bias) {
-    w.gate_up_bias = load.vector({{names.gate_bias(layer), k}, {names.up_bias(layer), k}});
+    load.bias(w.gate_up, k, names.gate_bias(layer), names.up_bias(layer));
     w.down_bias = load.vector(names.down_bias(layer), c.hidden_size);
   }
 }
@@ -118,9 +134,7 @@ void load_experts(Loader& load, const ModelConfig& c, const ModelShard& s, const
   load.pack(w.router, 0, names.router(layer), {0, c.moe.num_experts}, all);
   for (int64_t e = s.experts.begin; e < s.experts.end; ++e) {
     ExpertWeights& x = w.experts.emplace_back();
-    x.gate_up = load.matrix(2 * k.size(), c.hidden_size);
-    load.pack(x.gate_up, 0, names.expert_gate(layer, e), k, all);
-    load.pack(x.gate_up, k.size(), names.expert_up(layer, e), k, all);
+    x.gate_up = load.gated(k, all, names.expert_gate(layer, e), names.expert_up(layer, e));
     x.down = load.matrix(c.hidden_size, k.size());
     load.pack(x.down, 0, names.expert_down(layer, e), all, k);
   }

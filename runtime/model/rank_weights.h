@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/device/device.h"
 #include "kernels/device/device_array.h"
+#include "kernels/linear/gated_linear.h"
 #include "kernels/linear/linear.h"
 #include "kernels/moe/expert_mlp.h"
 #include "runtime/model/shard.h"
@@ -22,10 +23,9 @@ struct LayerWeights {
   PackedWeights o;                                    // [hidden][query heads * head_dim]
   DeviceArray<Bf16> o_bias;                           // whole; added after the tree
   // Dense MLP ...
-  PackedWeights gate_up;              // [2 * local intermediate][hidden]
-  DeviceArray<Bf16> gate_up_bias;     // or empty
-  PackedWeights down;                 // [hidden][local intermediate]
-  DeviceArray<Bf16> down_bias;        // whole
+  GatedWeights gate_up;            // [local intermediate][hidden] twice, with their biases
+  PackedWeights down;              // [hidden][local intermediate]
+  DeviceArray<Bf16> down_bias;     // whole
   // ... or experts.
   bool moe = false;
   PackedWeights router;  // [experts][hidden], whole on every rank

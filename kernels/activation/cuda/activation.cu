@@ -14,6 +14,10 @@ __device__ inline float silu_mul_value(float g, float up) {
   return numerics::mul(numerics::mul(g, __frcp_rn(numerics::add(1.0f, e))), up);
 }
 
+// A run is eight: a piece of up to eight elements that begins at a multiple of its size lies in one.
+__device__ inline int64_t gate_at(const SiluMul& p, int64_t i) { return p.run ? i + i / 8 * 8 : i; }
+__device__ inline int64_t up_behind(const SiluMul& p) { return p.run ? 8 : p.width; }
+
 // blockIdx.y is the row. kCount elements a thread: few make a small problem wide, eight make a large one stream.
 template <int kCount>
 __global__ void __launch_bounds__(kBlock) silu_mul_pieces(const __grid_constant__ SiluMul p) {
@@ -22,8 +26,8 @@ __global__ void __launch_bounds__(kBlock) silu_mul_pieces(const __grid_constant_
   const int64_t i = (int64_t{blockIdx.x} * kBlock + threadIdx.x) * kCount;
   if (i >= p.width) return;
   for (int64_t row = blockIdx.y; row < p.rows; row += gridDim.y) {
-    const Bf16* gate = p.x + row * p.x_stride + i;
-    const Bf16Piece<kCount> g = load_piece<kCount>(gate), u = load_piece<kCount>(gate + p.width);
+    const Bf16* gate = p.x + row * p.x_stride + gate_at(p, i);
+    const Bf16Piece<kCount> g = load_piece<kCount>(gate), u = load_piece<kCount>(gate + up_behind(p));
     float a[kCount], b[kCount];
     widen_piece(g, a);
     widen_piece(u, b);
@@ -39,8 +43,8 @@ __global__ void __launch_bounds__(kBlock) silu_mul_elements(SiluMul p) {
   const int64_t count = p.rows * p.width;
   for (int64_t at = int64_t{blockIdx.x} * kBlock + threadIdx.x; at < count; at += int64_t{gridDim.x} * kBlock) {
     const int64_t row = at / p.width, i = at - row * p.width;
-    const Bf16* gate = p.x + row * p.x_stride + i;
-    p.y[row * p.y_stride + i] = numerics::silu_mul(gate[0], gate[p.width]);
+    const Bf16* gate = p.x + row * p.x_stride + gate_at(p, i);
+    p.y[row * p.y_stride + i] = numerics::silu_mul(gate[0], gate[up_behind(p)]);
   }
 }
 

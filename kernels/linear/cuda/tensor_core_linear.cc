@@ -50,6 +50,8 @@ void linear_column(const Device& device, const ColumnLinear& p) {
   generic_column(device, p);
 }
 
+bool linear_gated(const Device&, const GatedLinear&) { return false; }
+
 void linear_row(const Device& device, const RowLinear& p) {
   if (p.rows == 0 || p.weights->outputs() == 0 || p.nodes.empty()) return;
   if (fast(device, p.x, p.x_stride) && (p.rows <= kMostDecodeRows ? decode(device, p) : prefill(device, p))) return;

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/linear/gated_linear.h"
 #include "kernels/linear/linear.h"
 
 namespace invar::cuda::tc {
@@ -15,9 +16,10 @@ namespace invar::cuda::tc {
 size_t packed_bytes(int64_t outputs, int64_t inputs);
 
 // Rows first_output .. first_output + count of a table: host rows of [inputs], row_stride elements apart. Has read them when it
-// returns. `packed` is 128-byte aligned device memory of packed_bytes, zeroed before its first rows come.
+// returns. `packed` is 128-byte aligned device memory of packed_bytes, zeroed before its first rows come. With a run, as many
+// outputs are left out after each `run` rows.
 void pack_rows(const Device& device, std::byte* packed, int64_t outputs, int64_t inputs, int64_t first_output,
-               const Bf16* host_rows, int64_t count, int64_t row_stride);
+               const Bf16* host_rows, int64_t count, int64_t row_stride, int64_t run = 0);
 
 // y[r] = row ids[r] - first_id of the table (an embedding); ids on the device. A row whose id the table does not hold stays as it
 // is. y_stride in elements.
@@ -26,5 +28,7 @@ void gather_rows(const Device& device, const std::byte* packed, int64_t outputs,
 
 void linear_column(const Device& device, const ColumnLinear& problem);
 void linear_row(const Device& device, const RowLinear& problem);
+// Alternating weights only. False: no schedule takes it in one pass, nothing was done.
+bool linear_gated(const Device& device, const GatedLinear& problem);
 
 }  // namespace invar::cuda::tc

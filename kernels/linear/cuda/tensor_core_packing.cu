@@ -13,8 +13,9 @@ constexpr int kThreads = 256;
 constexpr size_t kStagedBytes = 32 << 20;  // rows that are on their way at once
 
 // One 16-byte piece a thread. `rows` has whole pieces: `pitch` elements a row, a multiple of 8.
+// `done` rows were packed before; with a run, as many outputs are left out after each `run` rows.
 __global__ void pack_pieces(const Bf16* rows, int64_t pitch, int64_t count, int64_t inputs, Bf16* packed, int64_t padded,
-                            int64_t first_output) {
+                            int64_t first_output, int64_t done, int64_t run) {
   const int64_t pieces = input_blocks(inputs) * 8, i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= count * pieces) return;
   const int64_t row = i / pieces, piece = i % pieces, filled = inputs - piece * 8;
@@ -26,7 +27,8 @@ __global__ void pack_pieces(const Bf16* rows, int64_t pitch, int64_t count, int6
 #pragma unroll
   for (int j = 0; j < 8; ++j)
     if (j >= filled) values[j].bits = 0;
-  *reinterpret_cast<uint4*>(packed + packed_piece(padded, first_output + row, piece / 8, piece % 8)) = words;
+  const int64_t before = done + row, output = first_output + before + (run ? before / run * run : 0);
+  *reinterpret_cast<uint4*>(packed + packed_piece(padded, output, piece / 8, piece % 8)) = words;
 }
 
 template <bool Aligned>
@@ -61,7 +63,7 @@ size_t packed_bytes(int64_t outputs, int64_t inputs) {
 }
 
 void pack_rows(const Device& device, std::byte* packed, int64_t outputs, int64_t inputs, int64_t first_output,
-               const Bf16* host_rows, int64_t count, int64_t row_stride) {
+               const Bf16* host_rows, int64_t count, int64_t row_stride, int64_t run) {
   if (count == 0 || inputs == 0) return;
   const cudaStream_t stream = device.cuda().stream;
   const int64_t pitch = (inputs + 7) / 8 * 8;
@@ -83,7 +85,7 @@ void pack_rows(const Device& device, std::byte* packed, int64_t outputs, int64_t
                             static_cast<size_t>(rows), cudaMemcpyHostToDevice, stream));
     const int64_t pieces = rows * input_blocks(inputs) * 8;
     launch(device, {.grid = static_cast<unsigned>((pieces + kThreads - 1) / kThreads), .block = kThreads}, pack_pieces,
-           staged.as<Bf16>(), pitch, rows, inputs, reinterpret_cast<Bf16*>(packed), padded_outputs(outputs), first_output + done);
+           staged.as<Bf16>(), pitch, rows, inputs, reinterpret_cast<Bf16*>(packed), padded_outputs(outputs), first_output, done, run);
     device.synchronize();
   }
 }
