@@ -11,7 +11,7 @@ namespace invar {
 
 // Keys and values of one layer on one rank. The inner layout is the backend's own; a page is `page_size` token slots.
 // Slot s of page p is addressed as p * page_size + s. Slots never written hold zeros; what a slot holds that no query may see yet
-// (a page used before) changes no bit, on a GPU as long as it is finite.
+// (a page used before, NaN and infinities too) changes no bit.
 class KvPages {
  public:
   KvPages() = default;

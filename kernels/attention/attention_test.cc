@@ -60,7 +60,7 @@ TEST_P(AttentionTest, EveryScheduleGivesTheReferenceBits) {
     const Values values = kAllValues[seed % std::size(kAllValues)];
     World world(shape, kLengths, values, ++seed);
     const Device scalar = device_of(GetParam(), Isa::kScalar);
-    world.allocate(scalar, seed, true);
+    world.allocate(scalar, seed);
     world.write(scalar, world.all_tokens());
     Outputs want;
     world.run(mixed_rows(), reference(GetParam()), want);
@@ -77,7 +77,7 @@ TEST_P(AttentionTest, HostileValues) {
   for (const Values values : kAllValues) {
     World world({.query_heads = 5, .kv_heads = 1, .head_dim = 24, .page_size = 16}, {70, 600}, values, 9);
     const Device scalar = device_of(GetParam(), Isa::kScalar);
-    world.allocate(scalar, 3, true);
+    world.allocate(scalar, 3);
     world.write(scalar, world.all_tokens());
     const std::vector<Token> rows = {{0, 3}, {0, 69}, {1, 0}, {1, 1}, {1, 2}, {1, 599}, {1, 511}, {1, 512}, {1, 575}, {1, 576}};
     Outputs want;
@@ -104,7 +104,7 @@ TEST_P(AttentionTest, ChunksPagesThreadsAndGarbageDoNotMatter) {
       const int64_t page_size = std::vector<int64_t>{16, 32, 64, 128, 16}[seed];
       World world({.query_heads = 2, .kv_heads = 1, .head_dim = 16, .page_size = page_size}, {length, 40});
       const Device device = device_of(GetParam(), isa, 1 + static_cast<int>(seed % 3));
-      world.allocate(device, seed, seed % 2 == 1);
+      world.allocate(device, seed);
       Outputs got;
       for (int64_t first = 0; first < length; first += chunk) {
         std::vector<Token> rows;
@@ -122,10 +122,36 @@ TEST_P(AttentionTest, ChunksPagesThreadsAndGarbageDoNotMatter) {
   }
 }
 
+// Values that are NaN or infinite belong to the rows that see their key and to nobody else.
+TEST_P(AttentionTest, NonFiniteValuesReachOnlyThoseWhoSeeThem) {
+  for (const int64_t window : {0, 40}) {
+    World world({.query_heads = 5, .kv_heads = 1, .head_dim = 24, .page_size = 16, .window = window}, {140, 90});
+    for (const int32_t position : {70, 75}) world.spoil({0, position});
+    world.spoil({1, 60}, true);
+    const Device scalar = device_of(GetParam(), Isa::kScalar);
+    world.allocate(scalar, 1);
+    world.write(scalar, world.all_tokens());
+    Outputs want;
+    world.run(world.all_tokens(), reference(GetParam()), want);
+    EXPECT_TRUE(all_finite(want.at({0, 69})));
+    EXPECT_FALSE(all_finite(want.at({0, 70})));
+    EXPECT_EQ(all_finite(want.at({0, 139})), window > 0);
+    EXPECT_EQ(want.at({1, 60})[0].bits, 0x7fff);
+    for (const Isa isa : isas()) {
+      const Device device = device_of(GetParam(), isa);
+      world.allocate(device, 2);
+      world.write(device, world.all_tokens());
+      Outputs got;
+      world.run(world.all_tokens(), schedule(device), got);
+      EXPECT_EQ(difference(want, got, 24), "") << name(isa) << " window " << window;
+    }
+  }
+}
+
 TEST_P(AttentionTest, SplitsOverThreadsGiveTheSameBits) {
   World world({.query_heads = 8, .kv_heads = 1, .head_dim = 32, .page_size = 16}, {2100});
   const Device one = device_of(GetParam(), detect_isa(), 1);
-  world.allocate(one, 5, true);
+  world.allocate(one, 5);
   world.write(one, world.all_tokens());
   const std::vector<Token> rows = {{0, 2099}, {0, 1023}, {0, 1024}, {0, 5}};
   Outputs want;
@@ -143,7 +169,7 @@ TEST_P(AttentionTest, ArbitraryHeadMap) {
   World world({.query_heads = 5, .kv_heads = 3, .head_dim = 16, .page_size = 16}, {100});
   world.kv_head_of() = {2, 0, 2, 2, 0};
   const Device device = device_of(GetParam(), detect_isa());
-  world.allocate(device, 2, true);
+  world.allocate(device, 2);
   world.write(device, world.all_tokens());
   Outputs want, got;
   world.run({{0, 99}, {0, 50}}, reference(GetParam()), want);
@@ -156,7 +182,7 @@ TEST_P(AttentionTest, TableEntriesOutsideTheWindowAreNotRead) {
   const Shape shape{.query_heads = 2, .kv_heads = 1, .head_dim = 16, .page_size = 16, .window = 40};
   World world(shape, {1100});
   const Device device = device_of(GetParam(), detect_isa());
-  world.allocate(device, 2, true);
+  world.allocate(device, 2);
   world.write(device, world.all_tokens());
   Outputs want, got;
   world.run({{0, 1099}}, reference(GetParam()), want);
@@ -186,7 +212,7 @@ TEST_P(AttentionTest, NonFiniteRowsStayAlone) {
     for (int32_t i = 64; i < 80; ++i) rows.push_back({0, i});
     Outputs want, got;
     for (World* w : {&clean, &world}) {
-      w->allocate(device, 2, true);
+      w->allocate(device, 2);
       w->write(device, w->all_tokens());
       w->run(rows, schedule(device), w == &clean ? want : got);
     }
@@ -206,7 +232,7 @@ TEST_P(AttentionTest, NegativeZeroValuesGiveOneSignOfZero) {
   std::fill(world.v(0).begin(), world.v(0).end(), Bf16{0x8000});
   for (const Isa isa : isas()) {
     const Device device = device_of(GetParam(), isa);
-    world.allocate(device, 2, true);
+    world.allocate(device, 2);
     world.write(device, world.all_tokens());
     Outputs got;
     world.run({{0, 69}, {0, 0}, {0, 64}}, schedule(device), got);
@@ -219,7 +245,7 @@ TEST_P(AttentionTest, CloseToSoftmaxInDouble) {
   const Shape shape{.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16};
   World world(shape, {1100});
   const Device device = device_of(GetParam(), detect_isa());
-  world.allocate(device, 7, true);
+  world.allocate(device, 7);
   world.write(device, world.all_tokens());
   Outputs got;
   world.run({{0, 0}, {0, 100}, {0, 1099}}, schedule(device), got);
@@ -317,7 +343,7 @@ TEST(AttentionOrder, OtherBordersGiveOtherBits) {
   World world({.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16}, {1100});
   world.cancel();
   const Device device = device_of(Profile::kPortable, detect_isa());
-  world.allocate(device, 7, true);
+  world.allocate(device, 7);
   world.write(device, world.all_tokens());
   std::vector<Token> rows;
   for (int32_t position = 63; position < 1100; position += 61) rows.push_back({0, position});
@@ -342,7 +368,7 @@ TEST(AttentionOrder, OtherBordersGiveOtherBits) {
 TEST(AttentionOrder, ProfilesDiffer) {
   World world({.query_heads = 4, .kv_heads = 1, .head_dim = 64, .page_size = 16}, {400});
   const Device device = device_of(Profile::kPortable, detect_isa()), tc_device = device_of(Profile::kTc, detect_isa());
-  world.allocate(device, 7, true);
+  world.allocate(device, 7);
   world.write(device, world.all_tokens());
   Outputs portable, tc;
   world.run(world.all_tokens(), schedule(device), portable);

@@ -92,10 +92,19 @@ class World {
           v_[s][i * width + d] = Bf16{static_cast<uint16_t>(v_[s][(i - 1) * width + d].bits ^ 0x8000)};
         }
   }
+  // The token's values become NaN and infinities, in every head; with `keys` its keys NaN.
+  void spoil(const Token& token, bool keys = false) {
+    constexpr uint16_t kNoNumbers[] = {0x7fc0, 0x7f80, 0xff80};
+    const int64_t width = shape_.kv_heads * shape_.head_dim, first = token.position * width;
+    for (int64_t d = 0; d < width; ++d) {
+      v_[token.sequence][first + d] = Bf16{kNoNumbers[d % 3]};
+      if (keys) k_[token.sequence][first + d] = Bf16{0x7fc0};
+    }
+  }
   AttentionHeads& planned_heads() { return heads_; }
 
-  // Fresh pages in an order of `seed`, every slot garbage (`finite_garbage` or NaN and infinities too).
-  void allocate(const Device& device, uint32_t seed, bool finite_garbage) {
+  // Fresh pages in an order of `seed`, every slot garbage, NaN and infinities too.
+  void allocate(const Device& device, uint32_t seed) {
     device_ = &device;
     std::mt19937 rng(seed);
     int64_t count = 3;
@@ -112,10 +121,7 @@ class World {
     }
     const int64_t width = shape_.kv_heads * shape_.head_dim, slots = count * shape_.page_size;
     std::vector<Bf16> garbage(slots * width);
-    for (Bf16& g : garbage) {
-      g.bits = static_cast<uint16_t>(rng());
-      if (finite_garbage && (g.bits & 0x7f80) == 0x7f80) g.bits &= 0xbfff;
-    }
+    for (Bf16& g : garbage) g.bits = static_cast<uint16_t>(rng());
     std::vector<int64_t> all(slots);
     std::iota(all.begin(), all.end(), int64_t{0});
     const DeviceArray<Bf16> source(device, garbage);
@@ -219,6 +225,10 @@ inline std::string difference(const Outputs& a, const Outputs& b, int64_t head_d
                " and " + std::to_string(widen(other[i]));
   }
   return "";
+}
+
+inline bool all_finite(const std::vector<Bf16>& row) {
+  return std::all_of(row.begin(), row.end(), [](Bf16 x) { return (x.bits & 0x7f80) != 0x7f80; });
 }
 
 inline auto schedule(const Device& device) {

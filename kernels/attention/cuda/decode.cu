@@ -4,9 +4,10 @@
 //   softmax  each warp for its block, once the maxima of the blocks before it are known
 //   values   warp w multiplies 16 of the output's d by all keys of the split, in one chain; meanwhile one or two warps add the
 //            denominator's lanes, in the order of the keys
+#include <type_traits>
+
 #include "kernels/attention/cuda/decode.cuh"
 #include "kernels/attention/cuda/kernels.h"
-#include "kernels/device/cuda/launch.cuh"
 
 namespace invar::cuda {
 namespace {
@@ -92,10 +93,10 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
     }
     if (more) load_queries(next);
     const int first_key = (w.first_block() + warp) * kBlock;
-    const bool whole = first_key >= w.first && first_key + kBlock <= w.end;
+    const bool whole = w.sees_all(first_key);
     const auto visible = [&](int m, int i) {
       const int key = first_key + m * 16 + g + i / 2 * 8;
-      return key >= w.first && key < w.end;
+      return w.sees(key);
     };
     if (warp < blocks) {
 #pragma unroll
@@ -165,10 +166,19 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
     // ---- values: o[column][4], d 16 warp + g and + 8, heads 2t and 2t + 1
     float o[Columns][4] = {};
     if (warp < kTiles) {
+      // Matrices, transposed: keys 0-7 of d 0-7, of d 8-15, then keys 8-15. Opaque: else the compiler makes them again in every
+      // block, where all wait for them.
+      uint32_t pieces[kBlock / 16];
+#pragma unroll
+      for (int k = 0; k < kBlock / 16; ++k) {
+        pieces[k] = piece_address<HeadDim>(0, k * 16 + lane % 8 + lane / 16 * 8, warp * 16 + lane / 8 % 2 * 8);
+        asm volatile("" : "+r"(pieces[k]));
+      }
       Place at = behind<S>(begin, blocks);
       for (int b = 0; b < blocks; ++b) {
         ptx::barrier_wait(ptx::shared_address(&s.full[at.stage]), at.parity);
         const uint32_t base = ptx::shared_address(s.stages[at.stage]);
+        const int block_key = (w.first_block() + b) * kBlock;
 #pragma unroll
         for (int n = 0; n < Columns; ++n) {
           const float2 scale = *reinterpret_cast<const float2*>(&s.scale[b][n * 8 + t * 2]);
@@ -176,18 +186,28 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
 #pragma unroll
           for (int i = 0; i < 4; ++i) o[n][i] = numerics::mul(o[n][i], i % 2 ? scale.y : scale.x);
         }
+        const auto multiply = [&](auto masked) {
 #pragma unroll
-        for (int k = 0; k < kBlock / 16; ++k) {
-          uint32_t a[4];  // matrices, transposed: keys 0-7 of d 0-7, of d 8-15, then keys 8-15
-          ptx::load_matrices_transposed(
-              a, piece_address<HeadDim>(base, k * 16 + lane % 8 + lane / 16 * 8, warp * 16 + lane / 8 % 2 * 8));
+          for (int k = 0; k < kBlock / 16; ++k) {
+            uint32_t a[4];
+            ptx::load_matrices_transposed(a, base + pieces[k]);
+            if constexpr (masked) {
+              const int key = block_key + k * 16 + t * 2;
+              const uint32_t low = w.sees_pair(key), high = w.sees_pair(key + 8);
+              a[0] &= low, a[1] &= low, a[2] &= high, a[3] &= high;
+            }
 #pragma unroll
-          for (int n = 0; n < Columns; ++n) {
-            const uint16_t* weights = &s.weight_bits[n * 8 + g][b * kBlock + k * 16 + t * 2];
-            ptx::multiply_16x8x16(o[n], a, *reinterpret_cast<const uint32_t*>(weights),
-                                  *reinterpret_cast<const uint32_t*>(weights + 8));
+            for (int n = 0; n < Columns; ++n) {
+              const uint16_t* weights = &s.weight_bits[n * 8 + g][b * kBlock + k * 16 + t * 2];
+              ptx::multiply_16x8x16(o[n], a, *reinterpret_cast<const uint32_t*>(weights),
+                                    *reinterpret_cast<const uint32_t*>(weights + 8));
+            }
           }
-        }
+        };
+        if (w.sees_all(block_key))
+          multiply(std::false_type{});
+        else  // what another slot holds may be an infinity, which a weight of +0 does not silence
+          multiply(std::true_type{});
         __syncwarp();
         if (lane < kReleases) ptx::barrier_arrive(ptx::shared_address(&s.empty[at.stage]));
         at = behind<S>(at, 1);
@@ -254,31 +274,6 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
   }
 }
 
-template <int HeadDim, int Columns>
-__global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ AttentionParameters p) {
-  extern __shared__ __align__(1024) std::byte memory[];
-  auto& s = *reinterpret_cast<Shared<HeadDim, Columns>*>(memory);
-  init_barriers(s);
-  ptx::wait_for_earlier_kernels();
-  ptx::let_next_kernel_start();  // the merge: it waits itself
-  const PlanView plan{p.block};
-  if (threadIdx.x / 32 == kWarps)
-    produce(s, p, plan);
-  else
-    consume<HeadDim, Columns>(s, p, plan);
-}
-
-template <int HeadDim, int Columns>
-void launch_shape(const Device& device, AttentionParameters p, int64_t group) {
-  using S = Shared<HeadDim, Columns>;
-  static_assert(sizeof(S) <= 227 * 1024);
-  p.subtiles = static_cast<int32_t>((group + S::kHeads - 1) / S::kHeads);
-  launch(
-      device,
-      {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
-      decode_kernel<HeadDim, Columns>, p);
-}
-
 }  // namespace
 
 bool takes_decode(const AttentionParameters& p) { return p.head_dim == 64 || p.head_dim == 128; }
@@ -287,9 +282,9 @@ void launch_decode(const Device& device, const AttentionParameters& p, int64_t g
   if (device.profile() == Profile::kPortable)
     launch_portable_decode(device, p, group);
   else if (p.head_dim == 128)
-    group <= 8 ? launch_shape<128, 1>(device, p, group) : launch_shape<128, 2>(device, p, group);
+    group <= 8 ? launch_blocks<Shared<128, 1>>(device, p, group) : launch_blocks<Shared<128, 2>>(device, p, group);
   else
-    group <= 8 ? launch_shape<64, 1>(device, p, group) : launch_shape<64, 2>(device, p, group);
+    group <= 8 ? launch_blocks<Shared<64, 1>>(device, p, group) : launch_blocks<Shared<64, 2>>(device, p, group);
 }
 
 }  // namespace invar::cuda

@@ -2,10 +2,12 @@
 // that read it. A producer warp streams keys, then values, through a ring of stages of 64 keys and runs ahead into the next item;
 // eight warps consume. For device code only.
 //
-// S below is a kernel's shared memory: kHeadDim, kHeads (query heads at once), kStages, kStageBytes, stages, full, empty.
+// S below is a kernel's shared memory: kHeadDim, kHeads (query heads at once), kStages, kStageBytes, stages, full, empty. With
+// consume(S&, parameters, plan) beside it, what the eight warps do, launch_blocks<S>() is the kernel.
 #pragma once
 
 #include "kernels/attention/cuda/kernel.cuh"
+#include "kernels/device/cuda/launch.cuh"
 #include "kernels/device/cuda/ptx.cuh"
 
 namespace invar::cuda {
@@ -24,6 +26,10 @@ struct Work {
   int first, end;                         // keys of the split that the row sees, absolute
   __device__ bool empty() const { return heads <= 0 || first >= end; }
   __device__ int first_block() const { return first / kBlock; }
+  __device__ bool sees(int key) const { return key >= first && key < end; }
+  __device__ bool sees_all(int block_key) const { return block_key >= first && block_key + kBlock <= end; }
+  // Mask of a pair of bf16 that belong to key and key + 1.
+  __device__ uint32_t sees_pair(int key) const { return (sees(key) ? 0xffffu : 0u) | (sees(key + 1) ? 0xffff0000u : 0u); }
   __device__ int blocks() const { return (end - 1) / kBlock - first_block() + 1; }
 };
 
@@ -113,6 +119,30 @@ __device__ __forceinline__ void init_barriers(S& s) {
     ptx::fence_barrier_init();
   }
   __syncthreads();
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ AttentionParameters p) {
+  extern __shared__ __align__(1024) std::byte memory[];
+  auto& s = *reinterpret_cast<S*>(memory);
+  init_barriers(s);
+  ptx::wait_for_earlier_kernels();
+  ptx::let_next_kernel_start();  // the merge: it waits itself
+  const PlanView plan{p.block};
+  if (threadIdx.x / 32 == kWarps)
+    produce(s, p, plan);
+  else
+    consume(s, p, plan);
+}
+
+template <class S>
+void launch_blocks(const Device& device, AttentionParameters p, int64_t group) {
+  static_assert(sizeof(S) <= 227 * 1024);
+  p.subtiles = static_cast<int32_t>((group + S::kHeads - 1) / S::kHeads);
+  launch(
+      device,
+      {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
+      decode_kernel<S>, p);
 }
 
 }  // namespace

@@ -62,8 +62,8 @@ __device__ __forceinline__ int first_visible(int position, int window) {
   return window > 0 && position + 1 > window ? position + 1 - window : 0;
 }
 
-// The page of keys [i * page_size, ...) of a tile, or page 0, which is finite like any, where none of its rows sees a key: the
-// table may name a page that was given away there, or none.
+// The page of keys [i * page_size, ...) of a tile, or page 0 where none of its rows sees a key: the table may name a page that
+// was given away there, or none.
 __device__ __forceinline__ int page_or_any(const int32_t* table, int i, int first_page, int last_page) {
   if (i < first_page || i > last_page) return 0;
   const int page = __ldg(table + i);

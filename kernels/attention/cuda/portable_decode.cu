@@ -7,7 +7,6 @@
 //            lanes, in the order of the keys
 #include "kernels/attention/cuda/decode.cuh"
 #include "kernels/attention/cuda/kernels.h"
-#include "kernels/device/cuda/launch.cuh"
 
 namespace invar::cuda {
 namespace {
@@ -97,7 +96,7 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
         float largest = -kInfinity;
 #pragma unroll
         for (int k = 0; k < kKeys; ++k)
-          if (first_key + k * 32 >= w.first && first_key + k * 32 < w.end) largest = fmaxf(largest, scores[k][h]);
+          if (w.sees(first_key + k * 32)) largest = fmaxf(largest, scores[k][h]);
 #pragma unroll
         for (int step = 1; step < 32; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
         if (lane == 0) s.largest[warp][h] = largest;
@@ -122,7 +121,7 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
 #pragma unroll
       for (int k = 0; k < kKeys; ++k) {
         const int key = first_key + k * 32;
-        const bool visible = key >= w.first && key < w.end;
+        const bool visible = w.sees(key);
         float rounded[Heads];
 #pragma unroll
         for (int h = 0; h < Heads; ++h) {
@@ -150,13 +149,20 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
 #pragma unroll
           for (int i = 0; i < 4; ++i) o[i] = numerics::mul(o[i], scale[i]);
         }
-#pragma unroll 8
-        for (int key = 0; key < kBlock; ++key) {
+        const auto add_key = [&](int key) {
           const auto bits = *reinterpret_cast<const uint16_t*>(base + piece_address<HeadDim>(0, key, d / 8 * 8) + d % 8 * 2);
           float weights[4];
           load_heads(weights, &s.rounded[b * kBlock + key][four]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) o[i] = numerics::fma(weights[i], numerics::widen(Bf16{bits}), o[i]);
+        };
+        const int block_key = (w.first_block() + b) * kBlock;
+        if (w.sees_all(block_key)) {
+#pragma unroll 8
+          for (int key = 0; key < kBlock; ++key) add_key(key);
+        } else {  // what another slot holds may be an infinity, which a weight of +0 does not silence
+#pragma unroll 1
+          for (int key = max(w.first - block_key, 0); key < min(w.end - block_key, kBlock); ++key) add_key(key);
         }
         __syncwarp();
         if (lane < kReleases) ptx::barrier_arrive(ptx::shared_address(&s.empty[at.stage]));
@@ -200,38 +206,13 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
   }
 }
 
-template <int HeadDim, int Heads>
-__global__ void __launch_bounds__(kThreads, 1) portable_decode_kernel(const __grid_constant__ AttentionParameters p) {
-  extern __shared__ __align__(1024) std::byte memory[];
-  auto& s = *reinterpret_cast<Shared<HeadDim, Heads>*>(memory);
-  init_barriers(s);
-  ptx::wait_for_earlier_kernels();
-  ptx::let_next_kernel_start();  // the merge: it waits itself
-  const PlanView plan{p.block};
-  if (threadIdx.x / 32 == kWarps)
-    produce(s, p, plan);
-  else
-    consume<HeadDim, Heads>(s, p, plan);
-}
-
-template <int HeadDim, int Heads>
-void launch_shape(const Device& device, AttentionParameters p, int64_t group) {
-  using S = Shared<HeadDim, Heads>;
-  static_assert(sizeof(S) <= 227 * 1024);
-  p.subtiles = static_cast<int32_t>((group + Heads - 1) / Heads);
-  launch(
-      device,
-      {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
-      portable_decode_kernel<HeadDim, Heads>, p);
-}
-
 }  // namespace
 
 void launch_portable_decode(const Device& device, const AttentionParameters& p, int64_t group) {
   if (p.head_dim == 128)
-    group <= 4 ? launch_shape<128, 4>(device, p, group) : launch_shape<128, 8>(device, p, group);
+    group <= 4 ? launch_blocks<Shared<128, 4>>(device, p, group) : launch_blocks<Shared<128, 8>>(device, p, group);
   else
-    group <= 4 ? launch_shape<64, 4>(device, p, group) : launch_shape<64, 8>(device, p, group);
+    group <= 4 ? launch_blocks<Shared<64, 4>>(device, p, group) : launch_blocks<Shared<64, 8>>(device, p, group);
 }
 
 }  // namespace invar::cuda

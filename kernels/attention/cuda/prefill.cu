@@ -4,6 +4,11 @@
 // through two rings; two warpgroups of 64 vectors each multiply. While a warpgroup turns scores into weights its tensor cores do
 // the values of the block before, and the other warpgroup's products. Weights go from registers into the value product. At the
 // end of a split the accumulators go to the vectors' totals in shared memory (a thread's own places), merged in ascending order.
+//
+// Masked keys go through the value product with a weight of +0, which a value that is NaN or infinite turns into NaN. The result
+// shows it: NaN although the denominator is a number. Such pieces (and those that are rightly NaN) a warpgroup does once more at
+// the end, the exact and slow way of any_shape.cuh; where values are finite this costs a look at what is written anyway.
+#include "kernels/attention/cuda/any_shape.cuh"
 #include "kernels/attention/cuda/kernels.h"
 #include "kernels/device/cuda/launch.cuh"
 #include "kernels/device/cuda/ptx.cuh"
@@ -17,6 +22,8 @@ constexpr int kGroupThreads = 128;
 constexpr int kThreads = (kGroups + 1) * kGroupThreads;
 constexpr int kArrivals = kGroups * kGroupThreads / 32;
 constexpr int kSubBlock = 16;
+// Named barriers: turns at the tensor cores of warpgroup 0 and 1, all consumers, doing over of warpgroup 0 and 1.
+constexpr int kTurns = 1, kConsumers = 3, kAgain = 4;
 
 template <int HeadDim>
 struct alignas(1024) Shared {
@@ -24,6 +31,7 @@ struct alignas(1024) Shared {
   static constexpr int kStages = 64 * 1024 / kStageBytes;
   std::byte keys[kStages][kStageBytes], values[kStages][kStageBytes];
   float total[kGroups][HeadDim / 2][kGroupThreads];
+  unsigned again[kGroups];  // bit min(r, 31): what the warpgroup made of the block's item r has to be done over
   uint64_t key_full[kStages], key_empty[kStages], value_full[kStages], value_empty[kStages];
 };
 
@@ -211,6 +219,16 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
   return y;
 }
 
+// The larger of each half, NaN (0x7fff) if either is.
+__device__ __forceinline__ uint32_t largest_or_nan_pair(uint32_t a, uint32_t b) {
+  uint32_t y;
+  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+__device__ __forceinline__ bool has_nan(uint32_t pair) {
+  return (pair & 0x7fffu) > 0x7f80u || (pair & 0x7fff0000u) > 0x7f800000u;
+}
+
 __device__ __forceinline__ uint64_t with_low(uint64_t descriptor, uint32_t low) {
   uint64_t y;
   asm("mov.b64 %0, {%1, %2};" : "=l"(y) : "r"(low), "r"(static_cast<uint32_t>(descriptor >> 32)));
@@ -253,8 +271,8 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
   };
   // The warpgroups take turns at the tensor cores, a turn a block of the tile: one makes weights while the other's products run.
   // A turn that a warpgroup does not need it passes on.
-  const auto take_turn = [&] { ptx::named_barrier_sync(1 + warpgroup, kGroups * kGroupThreads); };
-  const auto pass_turn = [&] { ptx::named_barrier_arrive(2 - warpgroup, kGroups * kGroupThreads); };
+  const auto take_turn = [&] { ptx::named_barrier_sync(kTurns + warpgroup, kGroups * kGroupThreads); };
+  const auto pass_turn = [&] { ptx::named_barrier_arrive(kTurns + 1 - warpgroup, kGroups * kGroupThreads); };
   if (warpgroup == 1) pass_turn();
   const auto pack_weights = [&] {
 #pragma unroll
@@ -329,6 +347,7 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     skip(begin - w.first_block());
 
     float total_reference[2], total_l[2];
+    const auto do_over = [&] { atomicOr(&s.again[warpgroup], 1u << min(deal.round, 31)); };
     const auto end_split = [&](int split, const float(&references)[2], const float(&sums)[2][2], bool last) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
@@ -340,9 +359,13 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
         if (w.item.states >= 0) {
           if (!sees || !real[r]) continue;
           float* state = state_of(p, w.item.states, w.item.rows, split, tile_row[r], head[r]);
+          float largest = 0;
 #pragma unroll
-          for (int n = 0; n < kOutputs / 4; ++n)
+          for (int n = 0; n < kOutputs / 4; ++n) {
             *reinterpret_cast<float2*>(state + n * 8 + t * 2) = make_float2(o[n * 4 + r * 2], o[n * 4 + r * 2 + 1]);
+            largest = largest_or_nan(largest, largest_or_nan(o[n * 4 + r * 2], o[n * 4 + r * 2 + 1]));
+          }
+          if (largest != largest && l < kInfinity) do_over();
           if (t == 0) *reinterpret_cast<float2*>(state + HeadDim) = make_float2(references[r], l);
           continue;
         }
@@ -378,10 +401,15 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
         if (!last || !real[r]) continue;
         const float reciprocal = reciprocal_of(total_l[r]);
         Bf16* y = p.y + row[r] * p.y_stride + head[r] * HeadDim;
+        uint32_t largest = 0;
 #pragma unroll
-        for (int n = 0; n < kOutputs / 4; ++n)
-          *reinterpret_cast<uint32_t*>(y + n * 8 + t * 2) =
+        for (int n = 0; n < kOutputs / 4; ++n) {
+          const uint32_t two =
               pack(numerics::fma(o[n * 4 + r * 2], reciprocal, 0.0f), numerics::fma(o[n * 4 + r * 2 + 1], reciprocal, 0.0f));
+          *reinterpret_cast<uint32_t*>(y + n * 8 + t * 2) = two;
+          largest = largest_or_nan_pair(largest, two);
+        }
+        if (has_nan(largest) && total_l[r] < kInfinity) do_over();
       }
     };
 
@@ -446,6 +474,21 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     skip(w.end_block() - end);
   }
   if (warpgroup == 0) take_turn();  // the one that is left over
+
+  ptx::named_barrier_sync(kConsumers, kGroups * kGroupThreads);  // nobody needs the rings any more
+  const unsigned again = s.again[warpgroup];
+  if (again == 0) return;
+  static_assert(any_shape::kThreads == kGroupThreads && sizeof(s.keys) == sizeof(s.values) && kGroups == 2);
+  static_assert(any_shape::shared_bytes(HeadDim) <= sizeof(s.keys));
+  std::byte* const memory = warpgroup == 0 ? s.keys[0] : s.values[0];
+  for (Deal over(p, plan); over.more(); over.next()) {
+    if ((again >> min(over.round, 31) & 1) == 0) continue;
+    const Work w = work_of(p, over.order, over.item, over.index);
+    if (w.empty()) continue;
+    for (int i = 0; i < kVectors; i += any_shape::kVectors)
+      any_shape::attend<Profile::kTc>({tid, kAgain + warpgroup}, memory, p, plan, w.item, w.kv_head,
+                                      w.first_vector + warpgroup * kVectors + i);
+  }
 }
 
 template <int HeadDim>
@@ -454,6 +497,7 @@ __global__ void __launch_bounds__(kThreads, 1) prefill_kernel(const __grid_const
   using S = Shared<HeadDim>;
   auto& s = *reinterpret_cast<S*>(memory);
   if (threadIdx.x == 0) {
+    for (unsigned& bits : s.again) bits = 0;
     for (int i = 0; i < S::kStages; ++i) {
       ptx::barrier_init(ptx::shared_address(&s.key_full[i]), 1);
       ptx::barrier_init(ptx::shared_address(&s.value_full[i]), 1);
