@@ -10,4 +10,8 @@ double cuda_read_rate(const Device& device);
 // Operations per second of cuBLASLt's best algorithm on a bf16 product of 8192 x 8192 x 8192.
 double cuda_matrix_rate(const Device& device);
 
+// Values of both signs and a few exponents, mean 0, about `scale` in size; a function of index and seed. Power, and with it the
+// clock, depends on what is multiplied.
+void fill_values(const Device& device, Bf16* values, int64_t count, uint64_t seed, float scale);
+
 }  // namespace invar::ceilings

@@ -117,7 +117,11 @@ void synchronize(const Device& device) {
   const auto begin = std::chrono::steady_clock::now();
   for (uint64_t polls = 0;; ++polls) {
     const cudaError_t state = cudaStreamQuery(device.cuda().stream);
-    if (state == cudaSuccess) return;
+    if (state == cudaSuccess) {
+      // Work that gave up waiting for a peer has ended like any other: what it left must not be taken for a result.
+      if (device.monitor()) device.monitor()(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      return;
+    }
     if (state != cudaErrorNotReady) check(state);
     if (polls % 1024 == 1023) {
       std::this_thread::yield();

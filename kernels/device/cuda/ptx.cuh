@@ -29,6 +29,15 @@ __device__ __forceinline__ void named_barrier_sync(int id, int threads) {
 __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
+// The same as named_barrier_sync, and whether any of the threads says so.
+__device__ __forceinline__ bool named_barrier_any(int id, int threads, bool mine) {
+  uint32_t any;
+  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %3, 0;\nbar.red.or.pred q, %1, %2, p;\nselp.b32 %0, 1, 0, q;\n}"
+               : "=r"(any)
+               : "r"(id), "r"(threads), "r"(static_cast<uint32_t>(mine))
+               : "memory");
+  return any != 0;
+}
 // Registers a thread of this warpgroup may use from here on; all its warps execute it, in one branch that is the role's own.
 template <int Registers>
 __device__ __forceinline__ void more_registers() {
@@ -217,6 +226,10 @@ __device__ __forceinline__ void copy_bulk_multicast(uint32_t to, const void* fro
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to),
       "l"(from), "r"(bytes), "r"(barrier), "h"(blocks)
       : "memory");
+}
+// Asks the second-level cache for memory that copy_bulk will fetch.
+__device__ __forceinline__ void prefetch_bulk(const void* from, uint32_t bytes, uint64_t policy) {
+  asm volatile("cp.async.bulk.prefetch.L2.global.L2::cache_hint [%0], %1, %2;" ::"l"(from), "r"(bytes), "l"(policy) : "memory");
 }
 // A box of a tensor map (cuda::tensor_map) whose first element is (row, column).
 __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
