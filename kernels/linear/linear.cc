@@ -233,8 +233,10 @@ void linear_column(const Device& device, const ColumnLinear& p) {
 void linear_row(const Device& device, const RowLinear& p) {
   if constexpr (kCudaBuilt)
     if (device.backend() == Backend::kCuda) {
-      const bool tc = device.profile() == Profile::kTc;
-      return tc ? cuda::tc::linear_row(device, p) : cuda::portable::linear_row(device, p);
+      if (device.profile() == Profile::kTc) return cuda::tc::linear_row(device, p);
+      cuda::portable::linear_row(device, p);
+      if (p.y) cuda::finish_row_linear(device, p.partials, p.bias, p.rows, p.weights->outputs(), p.y);
+      return;
     }
   std::vector<TreeNode> held;  // the non-empty segments of this rank
   for (int i = p.first; i < p.last; ++i)
@@ -251,12 +253,28 @@ void linear_row(const Device& device, const RowLinear& p) {
       // The node's first segment takes the sum; other nodes do not read it.
       float* sum = item.values + std::max(p.first, p.nodes[i].index << p.nodes[i].level) * item.slot_stride;
       merges[i].apply(segment, item.slot_stride, sum);
+      if (p.y) {
+        float bias[kMostPanels * kPanel];
+        if (p.bias)
+          for (int64_t j = 0; j < item.outputs; ++j) bias[j] = numerics::widen(p.bias[item.first_output + j]);
+        for (int64_t r = 0; r < item.rows; ++r)
+          round_row(sum + r * item.stride, p.bias ? bias : nullptr, item.outputs,
+                    p.y + (item.first_row + r) * p.weights->outputs() + item.first_output);
+        continue;
+      }
       for (int64_t r = 0; r < item.rows; ++r)
         std::memcpy(p.partials + static_cast<int64_t>(i) * node_stride(p) + (item.first_row + r) * p.weights->outputs() +
                         item.first_output,
                     sum + r * item.stride, static_cast<size_t>(item.outputs) * sizeof(float));
     }
   });
+}
+
+bool row_finishes(const Device& device, const RowLinear& p) {
+  if (!root_alone(p.nodes)) return false;
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return device.profile() == Profile::kTc && cuda::tc::row_finishes(device, p);
+  return true;
 }
 
 void finish_row_linear(const Device& device, const float* root, const Bf16* bias, int64_t rows, int64_t outputs, Bf16* y) {

@@ -60,9 +60,17 @@ struct RowLinear {
   std::vector<TreeNode> nodes;  // maximal_subtrees(segments, first, last)
   float* partials = nullptr;
   int64_t node_stride = 0;  // elements from one node's values to the next one's; 0: rows * outputs, one behind the other
+  // Only where `nodes` is the root alone: the result instead of the root's values, y = bf(RN(root + bias)) or bf(root),
+  // [rows][outputs]. What lies in `partials` then means nothing.
+  Bf16* y = nullptr;
+  const Bf16* bias = nullptr;  // [outputs] or null
 };
 void linear_row(const Device& device, const RowLinear& problem);
 void linear_row_reference(Profile profile, const RowLinear& problem);
+// Does linear_row write y in one pass? If not, it writes the root and rounds it in a second one, which a caller who merges nodes
+// together with his next step does not need. Looks at everything but y and bias.
+bool row_finishes(const Device& device, const RowLinear& problem);
+inline bool root_alone(const std::vector<TreeNode>& nodes) { return nodes.size() == 1 && 1 << nodes[0].level == numerics::kSegments; }
 
 inline int64_t node_stride(const RowLinear& p) { return p.node_stride ? p.node_stride : p.rows * p.weights->outputs(); }
 

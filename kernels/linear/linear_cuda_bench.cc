@@ -6,17 +6,20 @@
 // from HBM; share of a plain read kernel's bandwidth; ratio to cuBLASLt's best of 8 heuristic algorithms in a graph of the same
 // kind.
 // --plans N times every plan and prints the best N. More rows: TFLOP/s and ratio to cuBLASLt, taken in turns, since the clock
-// follows the power. Row-parallel layers write fp32 values of tree nodes where cuBLASLt writes bf16.
-#include <cublasLt.h>
-
+// follows the power; with each the mean clock and the share of the products that the tensor cores could form at it. Row-parallel
+// layers of several ranks write fp32 values of tree nodes where cuBLASLt writes bf16.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "kernels/ceilings/cuda/blas_product.h"
+#include "kernels/ceilings/cuda/ceilings.h"
+#include "kernels/ceilings/cuda/stopwatch.h"
 #include "kernels/device/cuda/context.h"
 #include "kernels/device/device_array.h"
 #include "kernels/linear/cuda/tensor_core_decode.h"
@@ -29,7 +32,6 @@
 namespace invar {
 namespace {
 
-using cuda::check;
 namespace tc = cuda::tc;
 
 constexpr size_t kRotated = 300 << 20;  // bytes of weights in turn: several times the second-level cache
@@ -87,13 +89,8 @@ struct Options {
 
 class Bench {
  public:
-  explicit Bench(Options options) : options_(std::move(options)), device_(open()), stream_(device_->cuda().stream) {
-    check(cudaEventCreate(&begin_));
-    check(cudaEventCreate(&end_));
-    if (cublasLtCreate(&blas_) != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cublasLtCreate");
-    pool_ = Buffer(*device_, size_t{2400} << 20);
-    launch_fill(reinterpret_cast<Bf16*>(pool_.data()), static_cast<int64_t>(pool_.size() / 2), 0.05f);
-    workspace_ = Buffer(*device_, kWorkspace);
+  explicit Bench(Options options) : options_(std::move(options)), device_(open()), watch_(*device_) {
+    stamps_ = DeviceArray<uint64_t>(*device_, std::vector<uint64_t>(2 * kStamps));
   }
 
   void run() {
@@ -112,8 +109,6 @@ class Bench {
   }
 
  private:
-  static constexpr size_t kWorkspace = 64 << 20;
-
   static std::unique_ptr<Device> open() {
     auto device = Device::open({.profile = Profile::kTc, .backend = Backend::kCuda});
     if (!device.ok()) throw DeviceFailure(std::string(device.status().message()));
@@ -121,40 +116,15 @@ class Bench {
   }
   double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
-  void launch_fill(Bf16* values, int64_t count, float scale) { bench::fill_values(*device_, values, count, 7, scale); }
+  void launch_fill(Bf16* values, int64_t count, float scale) { ceilings::fill_values(*device_, values, count, 7, scale); }
 
   // Microseconds of one call inside a graph of `count` calls, the median of several replays.
   double graph_time(const std::function<void(int)>& call, int count, int replays = 7) {
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < count; ++i) call(i);
-    check(cudaStreamEndCapture(stream_, &graph));
-    check(cudaGraphInstantiate(&exec, graph, 0));
-    check(cudaGraphLaunch(exec, stream_));
-    std::vector<float> times;
-    for (int i = 0; i < replays; ++i) {
-      float ms;
-      check(cudaEventRecord(begin_, stream_));
-      check(cudaGraphLaunch(exec, stream_));
-      check(cudaEventRecord(end_, stream_));
-      check(cudaEventSynchronize(end_));
-      check(cudaEventElapsedTime(&ms, begin_, end_));
-      times.push_back(ms * 1000 / static_cast<float>(count));
-    }
-    check(cudaGraphExecDestroy(exec));
-    check(cudaGraphDestroy(graph));
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
+    return watch_.in_graph(call, count, replays);
   }
 
   void measure_reading() {
-    double best = 1e30;
-    for (int blocks : {264, 528, 1056}) {
-      const auto read = [&](int) { bench::read_plainly(*device_, pool_.data(), pool_.size(), blocks, workspace_.data()); };
-      best = std::min(best, graph_time(read, 1, 5));
-    }
-    read_rate_ = static_cast<double>(pool_.size()) / best * 1e-3;
+    read_rate_ = ceilings::cuda_read_rate(*device_) * 1e-9;
     std::printf("%s: a plain read kernel reaches %.0f GB/s\n", device_->describe().c_str(), read_rate_);
   }
 
@@ -163,7 +133,7 @@ class Bench {
     Layer layer;
     int64_t rows;
     std::vector<PackedWeights> weights;  // in turn
-    Buffer x, y;
+    Buffer x, y, finished;
     ColumnLinear column;
     RowLinear row;
   };
@@ -190,6 +160,10 @@ class Bench {
       w.row.last = layer.last;
       w.row.nodes = maximal_subtrees(w.row.segments, layer.first, layer.last);
       w.row.partials = w.y.as<float>();
+      if (!decode && root_alone(w.row.nodes)) {
+        w.finished = Buffer(*device_, static_cast<size_t>(rows * layer.outputs) * sizeof(Bf16));
+        w.row.y = w.finished.as<Bf16>();
+      }
     } else {
       w.column.rows = rows;
       w.column.x = w.x.as<Bf16>();
@@ -224,47 +198,15 @@ class Bench {
   // cuBLASLt on the same memory: y[rows][outputs] bf16.
   class Rival {
    public:
-    Rival(cublasLtHandle_t blas, const Work& w, void* workspace) : blas_(blas), workspace_(workspace) {
-      const int64_t n = w.layer.outputs, k = w.layer.held(), m = w.rows;
-      const cublasOperation_t transposed = CUBLAS_OP_T;
-      ok(cublasLtMatmulDescCreate(&description_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-      ok(cublasLtMatmulDescSetAttribute(description_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
-      ok(cublasLtMatrixLayoutCreate(&a_, CUDA_R_16BF, k, n, k));
-      ok(cublasLtMatrixLayoutCreate(&b_, CUDA_R_16BF, k, m, k));
-      ok(cublasLtMatrixLayoutCreate(&c_, CUDA_R_16BF, n, m, n));
-      cublasLtMatmulPreference_t preference;
-      ok(cublasLtMatmulPreferenceCreate(&preference));
-      const size_t limit = kWorkspace;
-      ok(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit, sizeof(limit)));
-      algorithms_.resize(8);
-      int found = 0;
-      ok(cublasLtMatmulAlgoGetHeuristic(blas_, description_, a_, b_, c_, c_, preference, 8, algorithms_.data(), &found));
-      algorithms_.resize(static_cast<size_t>(found));
-      cublasLtMatmulPreferenceDestroy(preference);
-    }
-    ~Rival() {
-      cublasLtMatrixLayoutDestroy(a_);
-      cublasLtMatrixLayoutDestroy(b_);
-      cublasLtMatrixLayoutDestroy(c_);
-      cublasLtMatmulDescDestroy(description_);
-    }
-    size_t algorithms() const { return algorithms_.size(); }
-    bool call(const Work& w, int turn, size_t algorithm, cudaStream_t stream) {
-      const float one = 1, zero = 0;
-      return cublasLtMatmul(blas_, description_, &one, w.weights[static_cast<size_t>(turn) % w.weights.size()].data(), a_,
-                            w.x.data(), b_, &zero, w.y.data(), c_, w.y.data(), c_, &algorithms_[algorithm].algo, workspace_,
-                            kWorkspace, stream) == CUBLAS_STATUS_SUCCESS;
+    Rival(const Device& device, const Work& w)
+        : product_(device, {.rows = w.rows, .outputs = w.layer.outputs, .inputs = w.layer.held()}) {}
+    size_t algorithms() const { return product_.algorithms(); }
+    bool call(const Work& w, int turn, size_t algorithm) const {
+      return product_.run(algorithm, w.weights[static_cast<size_t>(turn) % w.weights.size()].data(), w.x.data(), w.y.data());
     }
 
    private:
-    static void ok(cublasStatus_t status) {
-      if (status != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cuBLASLt refuses the shape");
-    }
-    cublasLtHandle_t blas_;
-    void* workspace_;
-    cublasLtMatmulDesc_t description_;
-    cublasLtMatrixLayout_t a_, b_, c_;
-    std::vector<cublasLtMatmulHeuristicResult_t> algorithms_;
+    ceilings::BlasProduct product_;
   };
 
   void measure_experts(const Experts& e, int64_t tokens) {
@@ -298,14 +240,14 @@ class Bench {
     }
     const DeviceArray<const std::byte*> device_packed(*device_, packed);
     const DeviceArray<int64_t> device_offsets(*device_, offsets);
-    const tc::GroupedLinear problem{.groups = e.experts,
-                                    .weights = device_packed.data(),
-                                    .offsets = device_offsets.data(),
-                                    .rows = rows,
-                                    .outputs = e.outputs,
-                                    .inputs = e.inputs,
-                                    .x = w.x.as<Bf16>(),
-                                    .x_stride = e.inputs};
+    tc::GroupedLinear problem{.groups = e.experts,
+                              .weights = device_packed.data(),
+                              .offsets = device_offsets.data(),
+                              .rows = rows,
+                              .outputs = e.outputs,
+                              .inputs = e.inputs,
+                              .x = w.x.as<Bf16>(),
+                              .x_stride = e.inputs};
     const auto grouped = [&](int) {
       if (e.unit) {
         tc::grouped_row(*device_, problem, w.row.segments, 0, numerics::kSegments, w.row.nodes, w.y.as<float>(),
@@ -316,22 +258,31 @@ class Bench {
     };
     const double us = graph_time(grouped, 20), bytes = static_cast<double>(touched * e.outputs * e.inputs) * sizeof(Bf16);
     const double flops = 2.0 * static_cast<double>(rows * e.outputs * e.inputs);
-    Rival rival(blas_, w, workspace_.data());
+    Rival rival(*device_, w);
     double dense = 1e30;
     for (size_t i = 0; i < rival.algorithms(); ++i)
-      if (rival.call(w, 0, i, stream_))
-        dense = std::min(dense, graph_time([&](int turn) { rival.call(w, turn, i, stream_); }, 20, 3));
+      if (rival.call(w, 0, i)) dense = std::min(dense, graph_time([&](int turn) { rival.call(w, turn, i); }, 20, 3));
     std::printf(
         "%-30s %5lld tokens, %3lld experts: %8.2f us, %4.0f GB/s = %3.0f %% of read, %4.0f TFLOP/s; one dense matrix %8.2f us\n",
         e.name, static_cast<long long>(tokens), static_cast<long long>(touched), us, bytes / us * 1e-3,
         100 * bytes / read_rate_ * 1e-3 / us, flops / us * 1e-6, dense);
+    if (options_.plans && tokens >= 1024)
+      for (int columns : {128, 192})
+        for (int lead = 0; lead <= tc::kMostLead; ++lead) {
+          if (e.unit && columns == 192) continue;
+          const tc::GroupedTile tile{columns, lead};
+          problem.tile = &tile;
+          const double time = graph_time(grouped, 20, 3);
+          std::printf("    %8.2f us %4.0f TFLOP/s, %.3f of dense: %d columns, lead %d\n", time, flops / time * 1e-6, dense / time,
+                      columns, lead);
+        }
     std::fflush(stdout);
   }
 
   void measure(const Layer& layer, int64_t rows) {
     const bool decode = rows <= tc::kMostDecodeRows;
     Work w = make_work(layer, rows, decode);
-    Rival rival(blas_, w, workspace_.data());
+    Rival rival(*device_, w);
     if (decode) {
       measure_decode(&w, &rival);
     } else {
@@ -347,8 +298,8 @@ class Bench {
     const int count = std::max(2 * copies, std::clamp(static_cast<int>(1500 / (floor + 2)), 4, 200));
     double best_rival = 1e30;
     for (size_t i = 0; i < rival->algorithms(); ++i) {
-      if (!rival->call(*w, 0, i, stream_)) continue;
-      best_rival = std::min(best_rival, graph_time([&](int turn) { rival->call(*w, turn, i, stream_); }, count));
+      if (!rival->call(*w, 0, i)) continue;
+      best_rival = std::min(best_rival, graph_time([&](int turn) { rival->call(*w, turn, i); }, count));
     }
     const double ours = graph_time([&](int turn) { call(w, turn); }, count);
     const tc::LinearShape shape =
@@ -365,26 +316,50 @@ class Bench {
     };
     std::vector<Timed> timed;
     for (const tc::DecodePlan& plan : tc::decode_plans(shape, chip)) {
-      if (plan.choice.group_outputs == 16) continue;  // never near the best
       const auto f = [&](int turn) { call(w, turn, shape, plan); };
-      timed.push_back({graph_time(f, count / 2, 3), plan});
+      try {
+        f(0);  // registers of too many threads: not in the middle of a capture
+      } catch (const DeviceFailure&) {
+        continue;
+      }
+      try {
+        timed.push_back({graph_time(f, count / 2, 3), plan});
+      } catch (const DeviceFailure&) {
+        std::printf("failed: %s\n", plan.describe().c_str());
+        throw;
+      }
     }
     std::sort(timed.begin(), timed.end(), [](const Timed& a, const Timed& b) { return a.us < b.us; });
     timed.resize(std::min<size_t>(timed.size(), static_cast<size_t>(options_.plans)));
-    for (const Timed& t : timed)
-      std::printf("    %7.2f us %3.0f %% resident %d %s\n", t.us, 100 * floor / t.us, t.plan.choice.resident,
-                  t.plan.describe().c_str());
+    for (const Timed& t : timed) std::printf("  %7.2f %.2f %s\n", t.us, t.us / best_rival, t.plan.describe().c_str());
   }
 
-  // Milliseconds of one call, `count` in a row.
-  double stream_time(const std::function<void(int)>& call, int count) {
-    float ms;
-    check(cudaEventRecord(begin_, stream_));
-    for (int i = 0; i < count; ++i) call(i);
-    check(cudaEventRecord(end_, stream_));
-    check(cudaEventSynchronize(end_));
-    check(cudaEventElapsedTime(&ms, begin_, end_));
-    return ms / static_cast<double>(count);
+  struct Speed {
+    double ms = 0;   // of one call
+    double mhz = 0;  // mean clock meanwhile
+    bool operator<(const Speed& other) const { return ms < other.ms; }
+  };
+  // `count` calls in a row.
+  Speed stream_time(const std::function<void(int)>& call, int count) {
+    bench::stamp_clocks(*device_, stamps_.data());
+    const double ms = 1e-3 * watch_.once([&] {
+      for (int i = 0; i < count; ++i) call(i);
+    });
+    bench::stamp_clocks(*device_, stamps_.data() + kStamps);
+    const std::vector<uint64_t> stamps = stamps_.to_host(*device_);
+    double mhz = 0;
+    int counted = 0;
+    for (int i = 0; i < kStamps; i += 2) {
+      if (stamps[i] == 0 || stamps[kStamps + i + 1] <= stamps[i + 1]) continue;
+      mhz += static_cast<double>(stamps[kStamps + i] - stamps[i]) / static_cast<double>(stamps[kStamps + i + 1] - stamps[i + 1]);
+      ++counted;
+    }
+    return {ms / count, counted ? mhz / counted * 1e3 : 0};
+  }
+  static constexpr int kStamps = 512;
+  // Of the products that the tensor cores can form in that time at that clock: 2048 a cycle and multiprocessor.
+  double share(double flops, const Speed& s) const {
+    return flops / (2 * 2048.0 * device_->cuda().multiprocessors * s.ms * 1e3 * s.mhz);
   }
 
   void measure_prefill(Work* w, Rival* rival) {
@@ -393,52 +368,64 @@ class Bench {
     size_t best = 0;
     double best_time = 1e30;
     for (size_t i = 0; i < rival->algorithms(); ++i) {
-      if (!rival->call(*w, 0, i, stream_)) continue;
-      const double ms = stream_time([&](int turn) { rival->call(*w, turn, i, stream_); }, std::max(2, count / 2));
+      if (!rival->call(*w, 0, i)) continue;
+      const double ms = stream_time([&](int turn) { rival->call(*w, turn, i); }, std::max(2, count / 2)).ms;
       if (ms < best_time) best_time = ms, best = i;
     }
-    std::vector<double> ours, theirs;
+    std::vector<Speed> ours, theirs;
     for (int round = 0; round < 5; ++round)
       for (int which = 0; which < 2; ++which) {
         const bool own = (round + which) % 2 == 0;
-        const auto f = [&](int turn) { own ? call(w, turn) : void(rival->call(*w, turn, best, stream_)); };
+        const auto f = [&](int turn) { own ? call(w, turn) : void(rival->call(*w, turn, best)); };
         stream_time(f, count);  // the clock settles
         (own ? ours : theirs).push_back(stream_time(f, count));
       }
     std::sort(ours.begin(), ours.end());
     std::sort(theirs.begin(), theirs.end());
-    const double rate = flops / ours[2] * 1e-9, rival_rate = flops / theirs[2] * 1e-9;
-    std::printf("%-20s %6lldx%-5lld rows %5lld: %4.0f TFLOP/s; cuBLASLt %4.0f, rate ratio %.3f\n", w->layer.name,
-                static_cast<long long>(w->layer.outputs), static_cast<long long>(w->layer.held()),
-                static_cast<long long>(w->rows), rate, rival_rate, rate / rival_rate);
-    if (!options_.plans) return;
+    const double rate = flops / ours[2].ms * 1e-9, rival_rate = flops / theirs[2].ms * 1e-9;
     const tc::LinearShape shape =
         w->layer.unit ? tc::linear_shape(w->row).value() : tc::linear_shape(w->rows, w->layer.outputs, w->layer.inputs).value();
-    for (const tc::PrefillPlan& plan : tc::prefill_plans(shape, tc::chip_of(*device_))) {
+    const auto plan = tc::prefill_plan(shape, tc::chip_of(*device_));
+    std::printf(
+        "%-20s %6lldx%-5lld rows %5lld: %4.0f TFLOP/s %2.0f %% %4.0f MHz; cuBLASLt %4.0f %2.0f %% %4.0f MHz, rate ratio %.3f "
+        "[%s]\n",
+        w->layer.name, static_cast<long long>(w->layer.outputs), static_cast<long long>(w->layer.held()),
+        static_cast<long long>(w->rows), rate, 100 * share(flops, ours[2]), ours[2].mhz, rival_rate,
+        100 * share(flops, theirs[2]), theirs[2].mhz, rate / rival_rate, plan ? plan->describe().c_str() : "none");
+    if (!options_.plans) return;
+    struct Timed {
+      Speed speed;
+      tc::PrefillPlan plan;
+    };
+    std::vector<Timed> timed;
+    for (const tc::PrefillPlan& each : tc::prefill_plans(shape, tc::chip_of(*device_))) {
       const auto f = [&](int turn) {
         const PackedWeights* weights = &w->weights[static_cast<size_t>(turn) % w->weights.size()];
         w->row.weights = w->column.weights = weights;
         if (w->layer.unit) {
-          tc::prefill_row(*device_, w->row, 0, shape, plan);
+          tc::prefill_row(*device_, w->row, 0, shape, each);
         } else {
-          tc::prefill_column(*device_, w->column, shape, plan);
+          tc::prefill_column(*device_, w->column, shape, each);
         }
       };
       stream_time(f, count);
-      std::vector<double> times;
-      for (int i = 0; i < 3; ++i) times.push_back(stream_time(f, count));
-      std::sort(times.begin(), times.end());
-      std::printf("    %4.0f TFLOP/s %s\n", flops / times[1] * 1e-9, plan.describe().c_str());
+      std::vector<Speed> speeds;
+      for (int i = 0; i < 3; ++i) speeds.push_back(stream_time(f, count));
+      std::sort(speeds.begin(), speeds.end());
+      timed.push_back({speeds[1], each});
     }
+    std::sort(timed.begin(), timed.end(), [](const Timed& a, const Timed& b) { return a.speed < b.speed; });
+    timed.resize(std::min<size_t>(timed.size(), static_cast<size_t>(options_.plans)));
+    for (const Timed& t : timed)
+      std::printf("    %4.0f TFLOP/s %2.0f %% %4.0f MHz, %.3f %s\n", flops / t.speed.ms * 1e-9, 100 * share(flops, t.speed),
+                  t.speed.mhz, flops / t.speed.ms * 1e-9 / rival_rate, t.plan.describe().c_str());
   }
 
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   const Options options_;
   const std::unique_ptr<Device> device_;
-  const cudaStream_t stream_;
-  cudaEvent_t begin_, end_;
-  cublasLtHandle_t blas_;
-  Buffer pool_, workspace_;
+  const ceilings::Stopwatch watch_;
+  DeviceArray<uint64_t> stamps_;
   double read_rate_ = 0;
 };
 

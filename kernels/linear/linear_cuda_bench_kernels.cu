@@ -4,39 +4,19 @@
 namespace invar::bench {
 namespace {
 
-__global__ void fill(Bf16* values, int64_t count, uint64_t seed, float scale) {
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += int64_t{gridDim.x} * blockDim.x) {
-    const uint64_t r = numerics::mix64(numerics::mix64(seed) ^ static_cast<uint64_t>(i));
-    const float sum = static_cast<float>(r & 0xffff) + static_cast<float>(r >> 16 & 0xffff) +
-                      static_cast<float>(r >> 32 & 0xffff) + static_cast<float>(r >> 48);
-    values[i] = numerics::bf((sum / 65536.0f - 2.0f) * scale);
-  }
-}
-
-__global__ void read(const uint4* data, int64_t count, uint32_t* sink) {
-  constexpr int kAhead = 8;
-  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
-  uint32_t any = 0;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride * kAhead) {
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j)
-      if (i + j * stride < count) {
-        const uint4 v = __ldcs(data + i + j * stride);
-        any ^= v.x ^ v.y ^ v.z ^ v.w;
-      }
-  }
-  if (any == 0x12345) *sink = any;
+__global__ void stamp(uint64_t* stamps) {
+  uint32_t multiprocessor;
+  uint64_t nanoseconds;
+  asm volatile("mov.u32 %0, %%smid;\nmov.u64 %1, %%globaltimer;" : "=r"(multiprocessor), "=l"(nanoseconds));
+  stamps[2 * multiprocessor] = static_cast<uint64_t>(clock64());
+  stamps[2 * multiprocessor + 1] = nanoseconds;
 }
 
 }  // namespace
 
-void fill_values(const Device& device, Bf16* values, int64_t count, uint64_t seed, float scale) {
-  cuda::launch(device, {.grid = 1056, .block = 256}, fill, values, count, seed, scale);
-}
-
-void read_plainly(const Device& device, const std::byte* data, size_t bytes, int blocks, std::byte* sink) {
-  cuda::launch(device, {.grid = static_cast<unsigned>(blocks), .block = 512}, read, reinterpret_cast<const uint4*>(data),
-               static_cast<int64_t>(bytes / sizeof(uint4)), reinterpret_cast<uint32_t*>(sink));
+void stamp_clocks(const Device& device, uint64_t* stamps) {
+  constexpr size_t kMostOfABlock = 200 << 10;  // a block a multiprocessor
+  cuda::launch(device, {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .shared = kMostOfABlock}, stamp, stamps);
 }
 
 }  // namespace invar::bench

@@ -5,9 +5,7 @@
 
 namespace invar::bench {
 
-// Values of both signs and a few exponents, mean 0, about `scale` in size; a function of index and seed.
-void fill_values(const Device& device, Bf16* values, int64_t count, uint64_t seed, float scale);
-// Reads `bytes` once and writes nothing (`sink`: 4 bytes that it might write): the ceiling of whatever streams weights.
-void read_plainly(const Device& device, const std::byte* data, size_t bytes, int blocks, std::byte* sink);
+// Of each multiprocessor i: its cycle counter at stamps[2 i], nanoseconds at stamps[2 i + 1]. Waits for earlier kernels.
+void stamp_clocks(const Device& device, uint64_t* stamps);
 
 }  // namespace invar::bench

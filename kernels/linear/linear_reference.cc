@@ -82,6 +82,10 @@ void linear_row_reference(Profile profile, const RowLinear& p) {
       for (size_t i = 0; i < p.nodes.size(); ++i) {
         float value = 0;
         node_value(segment, p.segments, p.nodes[i], &value);
+        if (p.y) {
+          p.y[m * weights.outputs() + n] = numerics::bf(p.bias ? numerics::add(value, numerics::widen(p.bias[n])) : value);
+          continue;
+        }
         p.partials[static_cast<int64_t>(i) * node_stride(p) + m * weights.outputs() + n] = value;
       }
     }

@@ -319,6 +319,46 @@ TEST(FinishRowLinear, RoundsOnceWithBiasAndOnceAfter) {
     }
 }
 
+// linear_row's own y is what the second pass makes of its root; a rank with a share of the segments has none.
+TEST(FinishRowLinear, LinearRowWritesTheSameItself) {
+  for (const Profile profile : {Profile::kPortable, Profile::kTc})
+    for (const int64_t outputs : {1, 70})
+      for (const int64_t rows : {1, 5, 70}) {
+        const int64_t inputs = 576;
+        Values values(static_cast<uint64_t>(40 + rows));
+        const Device d = device(profile, detect_isa(), 2);
+        PackedWeights weights(d, outputs, inputs);
+        const std::vector<Bf16> w = values.vector(Kind::kWide, outputs * inputs), x = values.vector(Kind::kWide, rows * inputs);
+        const std::vector<Bf16> bias = values.vector(Kind::kWide, outputs);
+        weights.pack_rows(0, w.data(), outputs, inputs);
+        std::vector<float> root(rows * outputs);
+        RowLinear p{.rows = rows, .x = x.data(), .x_stride = inputs, .weights = &weights, .segments = RowSegments::cut(inputs, 64)};
+        p.nodes = maximal_subtrees(p.segments, 0, kSegments);
+        p.partials = root.data();
+        linear_row(d, p);
+        ASSERT_TRUE(row_finishes(d, p));
+        for (const bool biased : {false, true}) {
+          std::vector<Bf16> want(rows * outputs), y(rows * outputs), reference(rows * outputs);
+          finish_row_linear(d, root.data(), biased ? bias.data() : nullptr, rows, outputs, want.data());
+          p.bias = biased ? bias.data() : nullptr;
+          std::vector<float> scratch(rows * outputs);
+          p.partials = scratch.data();
+          p.y = y.data();
+          linear_row(d, p);
+          p.y = reference.data();
+          if (rows < 70) linear_row_reference(profile, p);
+          for (int64_t i = 0; i < rows * outputs; ++i) {
+            ASSERT_EQ(y[i].bits, want[i].bits) << name(profile) << ", " << rows << " rows, element " << i;
+            if (rows < 70) {
+              ASSERT_EQ(reference[i].bits, want[i].bits);
+            }
+          }
+        }
+        p.nodes = maximal_subtrees(p.segments, 0, 4);
+        EXPECT_FALSE(row_finishes(d, p));
+      }
+}
+
 // The twins that must fail.
 class LinearControl : public testing::TestWithParam<Profile> {
  protected:

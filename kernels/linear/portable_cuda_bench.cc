@@ -4,21 +4,21 @@
 //   kernels_portable_cuda_bench [--rows 1,4,8,16,32,64,1024] [--layer TEXT] [--all-plans] [--time-limit S]
 //
 // Time of one call inside a graph of dependent calls, the median of the replays; weights rotated through more than 300 MB.
-#include <cublasLt.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "kernels/ceilings/cuda/blas_product.h"
+#include "kernels/ceilings/cuda/ceilings.h"
+#include "kernels/ceilings/cuda/stopwatch.h"
 #include "kernels/device/cuda/context.h"
 #include "kernels/linear/cuda/portable_linear.h"
 #include "kernels/linear/cuda/portable_run.h"
-#include "kernels/linear/linear_cuda_bench_kernels.h"
 
 namespace invar {
 namespace {
@@ -28,7 +28,6 @@ namespace portable = cuda::portable;
 
 constexpr double kMegahertz = 1755;  // about, under load: turns predicted cycles into microseconds
 constexpr size_t kRotated = size_t{300} << 20;
-constexpr size_t kWorkspace = size_t{64} << 20;
 
 struct Layer {
   const char* name;
@@ -49,25 +48,10 @@ struct Options {
 
 class Bench {
  public:
-  explicit Bench(Options options) : options_(std::move(options)) {
-    auto device = Device::open({.profile = Profile::kPortable, .backend = Backend::kCuda});
-    if (!device.ok()) throw DeviceFailure(std::string(device.status().message()));
-    device_ = *std::move(device);
-    stream_ = device_->cuda().stream;
-    check(cudaEventCreate(&begin_));
-    check(cudaEventCreate(&end_));
-    require(cublasLtCreate(&blas_));
-    workspace_ = Buffer(*device_, kWorkspace);
-  }
-  ~Bench() { cublasLtDestroy(blas_); }
+  explicit Bench(Options options) : options_(std::move(options)), device_(open()), watch_(*device_) {}
 
   void run() {
-    const Buffer pool(*device_, size_t{2} << 30);
-    double best = 1e30;
-    for (const int blocks : {264, 528, 1056})
-      best = std::min(
-          best, graph_time([&](int) { bench::read_plainly(*device_, pool.data(), pool.size(), blocks, workspace_.data()); }, 1));
-    read_rate_ = static_cast<double>(pool.size()) / best * 1e-3;
+    read_rate_ = ceilings::cuda_read_rate(*device_) * 1e-9;
     int clock = 0;
     check(cudaDeviceGetAttribute(&clock, cudaDevAttrClockRate, device_->cuda().index));
     ceiling_ = 2.0 * 128 * device_->cuda().multiprocessors * clock * 1e-9;
@@ -81,69 +65,23 @@ class Bench {
   }
 
  private:
-  static void require(cublasStatus_t status) {
-    if (status != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cuBLASLt: status " + std::to_string(status));
+  static std::unique_ptr<Device> open() {
+    auto device = Device::open({.profile = Profile::kPortable, .backend = Backend::kCuda});
+    if (!device.ok()) throw DeviceFailure(std::string(device.status().message()));
+    return *std::move(device);
   }
   double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
-  // Microseconds of one call in a graph of `count`.
-  double graph_time(const std::function<void(int)>& call, int count) {
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < count; ++i) call(i);
-    check(cudaStreamEndCapture(stream_, &graph));
-    check(cudaGraphInstantiate(&exec, graph, 0));
-    check(cudaGraphLaunch(exec, stream_));
-    std::vector<float> times;
-    for (int i = 0; i < 7; ++i) {
-      float ms;
-      check(cudaEventRecord(begin_, stream_));
-      check(cudaGraphLaunch(exec, stream_));
-      check(cudaEventRecord(end_, stream_));
-      check(cudaEventSynchronize(end_));
-      check(cudaEventElapsedTime(&ms, begin_, end_));
-      times.push_back(ms * 1000 / static_cast<float>(count));
-    }
-    check(cudaGraphExecDestroy(exec));
-    check(cudaGraphDestroy(graph));
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
-  }
-
-  // cuBLASLt's best of 8: y[rows][outputs] = x[rows][k] w[outputs][k]^T, all of one type.
-  double rival_time(cudaDataType_t type, int64_t rows, int64_t outputs, int64_t k, const std::vector<const void*>& weights,
-                    const void* x, void* y, int count) {
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    cublasLtMatmulDesc_t description;
-    cublasLtMatrixLayout_t a, b, c;
-    cublasLtMatmulPreference_t preference;
-    require(cublasLtMatmulDescCreate(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    require(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
-    require(cublasLtMatrixLayoutCreate(&a, type, k, outputs, k));
-    require(cublasLtMatrixLayoutCreate(&b, type, k, rows, k));
-    require(cublasLtMatrixLayoutCreate(&c, type, outputs, rows, outputs));
-    require(cublasLtMatmulPreferenceCreate(&preference));
-    require(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace,
-                                                 sizeof(kWorkspace)));
-    std::vector<cublasLtMatmulHeuristicResult_t> found(8);
-    int n = 0;
-    require(cublasLtMatmulAlgoGetHeuristic(blas_, description, a, b, c, c, preference, 8, found.data(), &n));
+  // cuBLASLt's best of 8.
+  double rival_time(const ceilings::BlasShape& shape, const std::vector<const void*>& weights, const void* x, void* y,
+                    int count) {
+    const ceilings::BlasProduct product(*device_, shape);
     double best = 1e30;
-    for (int i = 0; i < n; ++i) {
-      const float one = 1, zero = 0;
-      bool ok = true;
-      const double time = graph_time(
-          [&](int turn) {
-            ok &= cublasLtMatmul(blas_, description, &one, weights[static_cast<size_t>(turn) % weights.size()], a, x, b, &zero, y,
-                                 c, y, c, &found[i].algo, workspace_.data(), kWorkspace, stream_) == CUBLAS_STATUS_SUCCESS;
-          },
-          count);
-      if (ok) best = std::min(best, time);
-    }
-    cublasLtMatmulPreferenceDestroy(preference);
-    for (auto layout : {a, b, c}) cublasLtMatrixLayoutDestroy(layout);
-    cublasLtMatmulDescDestroy(description);
+    for (size_t i = 0; i < product.algorithms(); ++i)
+      if (product.run(i, weights[0], x, y))
+        best = std::min(
+            best,
+            watch_.in_graph([&](int turn) { product.run(i, weights[static_cast<size_t>(turn) % weights.size()], x, y); }, count));
     return best;
   }
 
@@ -158,11 +96,11 @@ class Bench {
     for (size_t i = 0; i < copies; ++i) {
       weights.emplace_back(*device_, layer.outputs, k);
       places.push_back(weights.back().data());
-      bench::fill_values(*device_, reinterpret_cast<Bf16*>(const_cast<std::byte*>(weights.back().data())),
-                         static_cast<int64_t>(bytes / 2), 7, 0.05f);
+      ceilings::fill_values(*device_, reinterpret_cast<Bf16*>(const_cast<std::byte*>(weights.back().data())),
+                            static_cast<int64_t>(bytes / 2), 7, 0.05f);
     }
     const Buffer x(*device_, static_cast<size_t>(rows * k) * sizeof(Bf16));
-    bench::fill_values(*device_, x.as<Bf16>(), rows * k, 8, 1.0f);
+    ceilings::fill_values(*device_, x.as<Bf16>(), rows * k, 8, 1.0f);
     const Buffer y(*device_, static_cast<size_t>(rows * layer.outputs) * sizeof(float));
     const int count = decode ? static_cast<int>(std::max<size_t>(copies, 16)) : 2;
     ColumnLinear column{.rows = rows, .x = x.as<Bf16>(), .x_stride = k, .y = y.as<Bf16>(), .y_stride = layer.outputs};
@@ -179,13 +117,13 @@ class Bench {
       return layer.unit ? portable::work_of(*device_, row) : portable::work_of(*device_, column);
     };
     const auto time = [&](const portable::Plan& plan) {
-      return graph_time([&](int turn) { portable::run(*device_, work(turn), plan); }, count);
+      return watch_.in_graph([&](int turn) { portable::run(*device_, work(turn), plan); }, count);
     };
     const portable::Work first = work(0);
     const portable::Machine machine = portable::machine_of(*device_);
     const portable::Plan chosen = portable::make_plan(machine, first.order, first.target, first.aligned);
     const double own = time(chosen);
-    const double bf16 = rival_time(CUDA_R_16BF, rows, layer.outputs, k, places, x.data(), y.data(), count);
+    const double bf16 = rival_time({.rows = rows, .outputs = layer.outputs, .inputs = k}, places, x.data(), y.data(), count);
     const double flops = 2.0 * static_cast<double>(rows * layer.outputs * k);
     std::printf(
         "%-8s rows %5ld: %8.1f us, %5.0f GB/s = %.2f of a read, %5.1f TFLOP/s = %.2f of the ceiling, %.2f of cuBLASLt's bf16 "
@@ -195,7 +133,8 @@ class Bench {
     if (!decode) {
       const Buffer wide_weights(*device_, static_cast<size_t>(layer.outputs * k) * sizeof(float));
       const Buffer wide_x(*device_, static_cast<size_t>(rows * k) * sizeof(float));
-      const double fp32 = rival_time(CUDA_R_32F, rows, layer.outputs, k, {wide_weights.data()}, wide_x.data(), y.data(), count);
+      const double fp32 = rival_time({.rows = rows, .outputs = layer.outputs, .inputs = k, .fp32_operands = true},
+                                     {wide_weights.data()}, wide_x.data(), y.data(), count);
       std::printf(", %.2f of its fp32 time", own / fp32);
     }
     std::printf(" [%s, predicted %.1f]\n", describe(chosen).c_str(),
@@ -229,11 +168,8 @@ class Bench {
   }
 
   Options options_;
-  std::unique_ptr<Device> device_;
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
-  cublasLtHandle_t blas_ = nullptr;
-  Buffer workspace_;
+  const std::unique_ptr<Device> device_;
+  const ceilings::Stopwatch watch_;
   double read_rate_ = 0, ceiling_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };

@@ -42,22 +42,22 @@ std::vector<LinearShape> shapes() {
 void expect_fits(const LinearShape& shape, const DecodePlan& plan, const Chip& chip) {
   const int slices = plan.choice.k_groups * plan.choice.cluster;
   EXPECT_GE(plan.tokens, shape.rows);
-  EXPECT_GE(plan.tiles * plan.tile_outputs, shape.outputs);
-  EXPECT_LT((plan.tiles - 1) * plan.tile_outputs, shape.outputs);
+  EXPECT_GE(plan.tiles * plan.choice.tile_outputs, shape.outputs);
+  EXPECT_LT((plan.tiles - 1) * plan.choice.tile_outputs, shape.outputs);
   EXPECT_LE(slices, shape.leaves());
   EXPECT_LE(plan.shared, chip.block_shared);
   EXPECT_LE((plan.shared + 1024) * plan.choice.resident, chip.shared);
-  EXPECT_LE(plan.threads, most_decode_threads(plan.tokens));
+  EXPECT_LE(plan.threads, most_decode_threads(plan.tokens, shape.by_segments));
   EXPECT_GE(plan.stages, 1);
   EXPECT_LE(16 + plan.stages * plan.choice.k_groups * 16, 1024);
   EXPECT_GT(plan.grid, 0);
-  EXPECT_EQ(plan.grid % (plan.choice.cluster * plan.choice.sharing), 0);
-  EXPECT_GE(plan.tokens / plan.choice.sharing, 8);
-  EXPECT_GE(plan.share * plan.choice.cluster * 4, plan.tile_outputs * plan.tokens);
+  EXPECT_EQ(plan.grid % plan.choice.cluster, 0);
+  EXPECT_GE(plan.share * plan.choice.cluster * 4, plan.choice.tile_outputs * plan.tokens);
+  EXPECT_EQ(plan.choice.tile_outputs % 8, 0);
+  EXPECT_TRUE(plan.next_at >= -1 && plan.next_at <= plan.stages);
   // Blocks of a cluster leave after one tile.
   if (plan.choice.cluster > 1) {
-    const int sharing = plan.choice.sharing;
-    EXPECT_EQ(plan.grid, (plan.tiles + sharing - 1) / sharing * sharing * plan.choice.cluster);
+    EXPECT_EQ(plan.grid, plan.tiles * plan.choice.cluster);
   }
   // Who does not send keeps the output to himself.
   if (plan.slots == 0) {
@@ -72,9 +72,34 @@ TEST(DecodePlan, EveryShapeHasAPlanThatFits) {
       SCOPED_TRACE(testing::Message() << shape.rows << " rows, " << shape.outputs << " outputs, " << shape.leaves()
                                       << (shape.by_segments ? " segments: " : " leaves: ") << plan.describe());
       expect_fits(shape, plan, chip);
+      // Gate and up lie eight outputs apart.
+      const DecodePlan gated = decode_plan(shape, chip, 16);
+      expect_fits(shape, gated, chip);
+      EXPECT_EQ(gated.choice.tile_outputs % 16, 0) << gated.describe();
       for (const DecodePlan& other : decode_plans(shape, chip)) expect_fits(shape, other, chip);
       if (HasFailure()) return;
     }
+}
+
+// What the slowest multiprocessor carries, over what each would carry if all carried the same.
+double unevenness(const LinearShape& shape, const DecodePlan& plan, const Chip& chip) {
+  const int blocks = plan.tiles * plan.choice.cluster, slots = plan.choice.resident * chip.multiprocessors;
+  const int rounds = (blocks + slots - 1) / slots, in_round = (blocks + rounds - 1) / rounds;
+  const int of_one = (in_round + chip.multiprocessors - 1) / chip.multiprocessors * rounds;
+  return static_cast<double>(of_one) * plan.choice.tile_outputs / plan.choice.cluster * chip.multiprocessors / shape.outputs;
+}
+
+TEST(DecodePlan, MultiprocessorsGetEvenSharesOfLargeMatrices) {
+  for (const Chip& chip : {Chip{}, Chip{.multiprocessors = 114}})
+    for (int64_t rows : {1, 16})
+      for (int64_t outputs : {6144, 7168, 10240, 14336, 24576, 28672, 57344, 128256, 151936}) {
+        const LinearShape shape = *linear_shape(rows, outputs, 4096);
+        const DecodePlan plan = decode_plan(shape, chip);
+        EXPECT_LT(unevenness(shape, plan, chip), 1.17) << outputs << " outputs, " << rows << " rows: " << plan.describe();
+      }
+  // The yardstick: tiles of one size leave most multiprocessors waiting for a few.
+  const LinearShape shape = *linear_shape(1, 10240, 4096);
+  EXPECT_GT(unevenness(shape, *decode_plan(shape, DecodeChoice{}, Chip{}), Chip{}), 1.5);
 }
 
 TEST(DecodePlan, SegmentsThatNoBlockDividesAreRefused) {
@@ -82,7 +107,7 @@ TEST(DecodePlan, SegmentsThatNoBlockDividesAreRefused) {
   RowLinear problem{.rows = 1, .weights = &weights, .segments = RowSegments::cut(576, 8)};
   EXPECT_FALSE(linear_shape(problem).has_value());
   EXPECT_FALSE(linear_shape(1, 8, 100).has_value());
-  EXPECT_FALSE(decode_plan(*linear_shape(65, 8, 128), {}, {}).has_value());
+  EXPECT_FALSE(decode_plan(*linear_shape(65, 8, 128), DecodeChoice{}, Chip{}).has_value());
   problem.segments = RowSegments::cut(768, 64);
   const auto shape = linear_shape(problem);
   ASSERT_TRUE(shape.has_value());

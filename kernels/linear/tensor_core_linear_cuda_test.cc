@@ -433,6 +433,19 @@ TEST_F(TensorCoreLinearCuda, EveryDecodePlanGivesTheSameBits) {
         tc().upload(y.data(), garbage.data(), garbage.size() * sizeof(float));
         ASSERT_NO_THROW(cuda::tc::decode_column(tc(), column, column_shape, plan); tc().synchronize()) << plan.describe();
         ASSERT_EQ(difference(y.to_host(tc()), column_wanted, outputs), "") << m << " rows, column: " << plan.describe();
+        if (outputs % 16 || plan.choice.tile_outputs % 16) continue;
+        const int64_t width = outputs / 2;
+        const DeviceArray<Bf16> product(tc(), std::vector<Bf16>(m * width, Bf16{0xabcd}));
+        ColumnLinear gated = column;
+        gated.y = product.data();
+        gated.y_stride = width;
+        cuda::tc::decode_column(tc(), gated, column_shape, plan, width);
+        const std::vector<Bf16> products = product.to_host(tc());
+        for (int64_t i = 0; i < m * width; ++i) {
+          const float* gate = &column_wanted[i / width * outputs + i % width / 8 * 16 + i % 8];
+          ASSERT_EQ(products[i].bits, numerics::silu_mul(numerics::bf(gate[0]), numerics::bf(gate[8])).bits)
+              << "gated, row " << i / width << ", output " << i % width << ": " << plan.describe();
+        }
       }
       for (const auto& plan : cuda::tc::decode_plans(row_shape, {})) {
         tc().upload(y.data(), garbage.data(), garbage.size() * sizeof(float));
@@ -449,6 +462,8 @@ TEST_F(TensorCoreLinearCuda, EveryPrefillPlanGivesTheSameBits) {
     const int64_t rows = 700;
     const Weights weights(tc(), values.vector(Kind::kWide, outputs * inputs), inputs, outputs, inputs);
     const Rows x(tc(), &values, Kind::kWide, rows, inputs, 8);
+    const std::vector<Bf16> bias = values.vector(Kind::kWide, outputs);
+    const DeviceArray<Bf16> device_bias(tc(), bias);
     for (int64_t m : {65, 257, 700}) {
       const DeviceArray<float> y(tc(), m * outputs);
       const std::vector<float> garbage(m * outputs, 77.0f);
@@ -461,10 +476,21 @@ TEST_F(TensorCoreLinearCuda, EveryPrefillPlanGivesTheSameBits) {
       cuda::tc::generic_column(tc(), column);
       const std::vector<float> wanted = y.to_host(tc());
       const auto shape = *cuda::tc::linear_shape(m, outputs, inputs);
+      std::vector<Bf16> rounded(wanted.size());
+      for (size_t i = 0; i < wanted.size(); ++i)
+        rounded[i] = numerics::bf(numerics::add(wanted[i], numerics::widen(bias[i % static_cast<size_t>(outputs)])));
+      const DeviceArray<Bf16> y_bf16(tc(), m * outputs);
       for (const auto& plan : cuda::tc::prefill_plans(shape, {})) {
         tc().upload(y.data(), garbage.data(), garbage.size() * sizeof(float));
         ASSERT_NO_THROW(cuda::tc::prefill_column(tc(), column, shape, plan); tc().synchronize()) << plan.describe();
         ASSERT_EQ(difference(y.to_host(tc()), wanted, outputs), "") << m << " rows, column: " << plan.describe();
+        ColumnLinear with_bias = column;
+        with_bias.bias = device_bias.data();
+        with_bias.y_fp32 = nullptr;
+        with_bias.y = y_bf16.data();
+        tc().upload(y_bf16.data(), garbage.data(), y_bf16.size() * sizeof(Bf16));
+        ASSERT_NO_THROW(cuda::tc::prefill_column(tc(), with_bias, shape, plan); tc().synchronize()) << plan.describe();
+        ASSERT_EQ(difference(y_bf16.to_host(tc()), rounded, outputs), "") << m << " rows, bf16 with bias: " << plan.describe();
       }
       const RowSegments segments = RowSegments::cut(inputs, 64);
       for (const TreeNode& node : {TreeNode{0, 3}, {1, 1}, {2, 1}, {3, 0}}) {
@@ -483,6 +509,18 @@ TEST_F(TensorCoreLinearCuda, EveryPrefillPlanGivesTheSameBits) {
           ASSERT_NO_THROW(cuda::tc::prefill_row(tc(), row, 0, row_shape, plan); tc().synchronize()) << plan.describe();
           ASSERT_EQ(difference(y.to_host(tc()), row_wanted, outputs), "")
               << m << " rows, node " << node.level << "," << node.index << ": " << plan.describe();
+          if (!root_alone(row.nodes)) continue;
+          for (const bool biased : {false, true}) {
+            std::vector<Bf16> finished(row_wanted.size());
+            finish_row_linear(cpu(), row_wanted.data(), biased ? bias.data() : nullptr, m, outputs, finished.data());
+            RowLinear whole = row;
+            whole.y = y_bf16.data();
+            whole.bias = biased ? device_bias.data() : nullptr;
+            tc().upload(y_bf16.data(), garbage.data(), y_bf16.size() * sizeof(Bf16));
+            ASSERT_NO_THROW(cuda::tc::prefill_row(tc(), whole, 0, row_shape, plan); tc().synchronize()) << plan.describe();
+            ASSERT_EQ(difference(y_bf16.to_host(tc()), finished, outputs), "")
+                << m << " rows, finished" << (biased ? ", bias: " : ": ") << plan.describe();
+          }
         }
       }
     }
@@ -498,6 +536,7 @@ TEST_F(TensorCoreLinearCuda, GroupsEqualTheirLinears) {
   for (const Groups& g : {Groups{"decode", {0, 1, 3, 0, 0, 17, 2, 1}},
                           {"few rows each", {40, 0, 9, 70, 33}},
                           {"prefill", {130, 0, 1, 300, 64, 257}},
+                          {"several tiles a block", std::vector<int64_t>(24, 330)},
                           {"one group", {5}}})
     for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{200, 768}, {512, 2048}, {72, 512}}) {
       Values values(113);
@@ -514,14 +553,14 @@ TEST_F(TensorCoreLinearCuda, GroupsEqualTheirLinears) {
       const Rows x(tc(), &values, Kind::kWide, rows, inputs, 8);
       const DeviceArray<const std::byte*> device_packed(tc(), packed);
       const DeviceArray<int64_t> device_offsets(tc(), offsets);
-      const cuda::tc::GroupedLinear problem{.groups = groups,
-                                            .weights = device_packed.data(),
-                                            .offsets = device_offsets.data(),
-                                            .rows = rows,
-                                            .outputs = outputs,
-                                            .inputs = inputs,
-                                            .x = x.device(0),
-                                            .x_stride = x.stride()};
+      cuda::tc::GroupedLinear problem{.groups = groups,
+                                      .weights = device_packed.data(),
+                                      .offsets = device_offsets.data(),
+                                      .rows = rows,
+                                      .outputs = outputs,
+                                      .inputs = inputs,
+                                      .x = x.device(0),
+                                      .x_stride = x.stride()};
       const std::string where = std::string(g.what) + ", " + std::to_string(outputs) + " x " + std::to_string(inputs);
       const int64_t y_stride = outputs + 8;
       const std::vector<Bf16> untouched(rows * y_stride, Bf16{0x1234});
@@ -537,6 +576,16 @@ TEST_F(TensorCoreLinearCuda, GroupsEqualTheirLinears) {
       ASSERT_TRUE(cuda::tc::grouped_column_fits(tc(), problem));
       ASSERT_NO_THROW(cuda::tc::grouped_column(tc(), problem, y.data(), y_stride); tc().synchronize()) << where;
       ASSERT_EQ(difference(y.to_host(tc()), wanted.to_host(tc()), y_stride), "") << where << ", column";
+      for (int columns : {64, 128, 192})
+        for (int lead = 0; lead <= cuda::tc::kMostLead; ++lead) {
+          const cuda::tc::GroupedTile tile{columns, lead};
+          problem.tile = &tile;
+          tc().upload(y.data(), untouched.data(), untouched.size() * sizeof(Bf16));
+          ASSERT_NO_THROW(cuda::tc::grouped_column(tc(), problem, y.data(), y_stride); tc().synchronize()) << where;
+          ASSERT_EQ(difference(y.to_host(tc()), wanted.to_host(tc()), y_stride), "") << where << ", column, tiles of " << columns;
+        }
+
+      problem.tile = nullptr;
 
       const RowSegments segments = RowSegments::cut(inputs, 64);
       const std::vector<TreeNode> nodes = maximal_subtrees(segments, 0, kSegments);
@@ -556,6 +605,24 @@ TEST_F(TensorCoreLinearCuda, GroupsEqualTheirLinears) {
                       tc().synchronize())
           << where;
       ASSERT_EQ(difference(partials.to_host(tc()), row_wanted.to_host(tc()), outputs), "") << where << ", row";
+      const std::vector<float> garbage(rows * outputs, 77.0f);
+      for (int columns : {128})
+        for (int lead = 0; lead <= cuda::tc::kMostLead; ++lead) {
+          const cuda::tc::GroupedTile tile{columns, lead};
+          problem.tile = &tile;
+          tc().upload(partials.data(), garbage.data(), garbage.size() * sizeof(float));
+          ASSERT_NO_THROW(cuda::tc::grouped_row(tc(), problem, segments, 0, kSegments, nodes, partials.data(), rows * outputs);
+                          tc().synchronize())
+              << where;
+          ASSERT_EQ(difference(partials.to_host(tc()), row_wanted.to_host(tc()), outputs), "")
+              << where << ", row, tiles of " << columns;
+          const std::vector<float> root = row_wanted.to_host(tc());
+          std::vector<Bf16> finished(root.size());
+          for (size_t i = 0; i < root.size(); ++i) finished[i] = numerics::bf(root[i]);
+          const DeviceArray<Bf16> rounded(tc(), std::vector<Bf16>(root.size(), Bf16{0x1234}));
+          cuda::tc::grouped_row(tc(), problem, segments, 0, kSegments, nodes, partials.data(), rows * outputs, rounded.data());
+          ASSERT_EQ(difference(rounded.to_host(tc()), finished, outputs), "") << where << ", finished, tiles of " << columns;
+        }
     }
 }
 

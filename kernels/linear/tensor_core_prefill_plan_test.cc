@@ -14,6 +14,8 @@ void expect_covers(const LinearShape& shape, const PrefillPlan& plan, const Chip
   EXPECT_GE(plan.grid, plan.cluster);
   EXPECT_LE(plan.grid, chip.multiprocessors);
   EXPECT_EQ(plan.grid % plan.cluster, 0);
+  EXPECT_EQ(plan.band % plan.cluster, 0);
+  EXPECT_LE(plan.lead, kMostLead);
   if (plan.merge == PrefillMerge::kChain) {
     EXPECT_EQ(shape.leaves(), 1);
   }

@@ -94,16 +94,26 @@ class Call {
       device_.upload(offsets, problem_.offsets.data(), problem_.offsets.size_bytes());
       up.offsets = down.offsets = offsets;
     }
-    (tc ? cuda::tc::grouped_column : cuda::portable::grouped_column)(device_, up, both, both_);
-    silu_mul(device_, {.rows = rows_,
-                       .width = width_,
-                       .x = both,
-                       .x_stride = both_,
-                       .run = problem_.experts[0]->gate_up.alternate() ? kGatedRun : 0,
-                       .y = gated,
-                       .y_stride = width_});
-    (tc ? cuda::tc::grouped_row : cuda::portable::grouped_row)(device_, down, problem_.segments, problem_.first, problem_.last,
-                                                               problem_.nodes, problem_.partials, rows_ * problem_.hidden);
+    const bool alternate = problem_.experts[0]->gate_up.alternate();
+    if (!alternate || !cuda::tc::grouped_gated(device_, up, width_, gated, width_)) {
+      (tc ? cuda::tc::grouped_column : cuda::portable::grouped_column)(device_, up, both, both_);
+      silu_mul(device_, {.rows = rows_,
+                         .width = width_,
+                         .x = both,
+                         .x_stride = both_,
+                         .run = alternate ? kGatedRun : 0,
+                         .y = gated,
+                         .y_stride = width_});
+    }
+    const int64_t stride = rows_ * problem_.hidden;
+    if (tc) {
+      cuda::tc::grouped_row(device_, down, problem_.segments, problem_.first, problem_.last, problem_.nodes, problem_.partials,
+                            stride, problem_.y);
+    } else {
+      cuda::portable::grouped_row(device_, down, problem_.segments, problem_.first, problem_.last, problem_.nodes,
+                                  problem_.partials, stride);
+      if (problem_.y) finish_row_linear(device_, problem_.partials, nullptr, rows_, problem_.hidden, problem_.y);
+    }
     return true;
   }
 
@@ -140,7 +150,8 @@ class Call {
                            .last = problem_.last,
                            .nodes = problem_.nodes,
                            .partials = problem_.partials + first_row * problem_.hidden,
-                           .node_stride = rows_ * problem_.hidden});
+                           .node_stride = rows_ * problem_.hidden,
+                           .y = problem_.y ? problem_.y + first_row * problem_.hidden : nullptr});
     }
   }
 

@@ -42,6 +42,7 @@ void expect_sorted(const Device& device) {
                         {1025, 4, 9},
                         {4100, 8, 130},
                         {5, 4, 4},
+                        {33000, 2, 7},
                         {0, 2, 8}})
     for (const bool crowded : {false, true}) {
       const std::vector<int32_t> ids = draw_ids(c.rows, c.top_k, c.experts, crowded);

@@ -5,18 +5,18 @@
 // Median time inside a graph of each step: router, order by expert, rows to experts, expert MLP, combine. The MLP against reading
 // the weights of the experts that have rows (plain read kernel of the same run), and for many tokens against dense cuBLASLt GEMMs
 // of as many operations. Experts are drawn evenly.
-#include <cublasLt.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "kernels/device/cuda/context.h"
-#include "kernels/linear/linear_cuda_bench_kernels.h"
+#include "kernels/ceilings/cuda/blas_product.h"
+#include "kernels/ceilings/cuda/ceilings.h"
+#include "kernels/ceilings/cuda/stopwatch.h"
 #include "kernels/moe/expert_mlp.h"
 #include "kernels/moe/expert_order.h"
 #include "kernels/moe/router.h"
@@ -25,37 +25,23 @@
 namespace invar {
 namespace {
 
-using cuda::check;
-
 constexpr int64_t kHidden = 2048, kWidth = 768, kExperts = 128, kTopK = 8;
-constexpr size_t kWorkspace = size_t{64} << 20;
 
 class Bench {
  public:
-  explicit Bench(Profile profile) {
-    auto device = Device::open({.profile = profile, .backend = Backend::kCuda});
-    if (!device.ok()) throw DeviceFailure(std::string(device.status().message()));
-    device_ = *std::move(device);
-    stream_ = device_->cuda().stream;
-    check(cudaEventCreate(&begin_));
-    check(cudaEventCreate(&end_));
-    if (cublasLtCreate(&blas_) != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cublasLtCreate");
-    workspace_ = Buffer(*device_, kWorkspace);
+  explicit Bench(Profile profile) : device_(open(profile)), watch_(*device_) {
     for (int64_t e = 0; e < kExperts; ++e) {
       experts_.push_back({GatedWeights(*device_, kWidth, kHidden), PackedWeights(*device_, kHidden, kWidth)});
       for (const PackedWeights* w :
            std::initializer_list<const PackedWeights*>{&experts_.back().gate_up.matrix(), &experts_.back().down})
-        bench::fill_values(*device_, reinterpret_cast<Bf16*>(const_cast<std::byte*>(w->data())),
-                           static_cast<int64_t>(w->bytes() / 2), 7, 0.05f);
+        ceilings::fill_values(*device_, reinterpret_cast<Bf16*>(const_cast<std::byte*>(w->data())),
+                              static_cast<int64_t>(w->bytes() / 2), 7, 0.05f);
     }
     for (const ExpertWeights& e : experts_) pointers_.push_back(&e);
     table_ = ExpertTable(*device_, pointers_);
-    const Buffer pool(*device_, size_t{2} << 30);
-    const double time = graph_time([&] { bench::read_plainly(*device_, pool.data(), pool.size(), 528, workspace_.data()); });
-    read_rate_ = static_cast<double>(pool.size()) / time * 1e-3;
+    read_rate_ = ceilings::cuda_read_rate(*device_) * 1e-9;
     std::printf("%s, %s: a plain read %.0f GB/s\n", device_->describe().c_str(), std::string(name(profile)).c_str(), read_rate_);
   }
-  ~Bench() { cublasLtDestroy(blas_); }
 
   void measure(int64_t tokens) {
     const Device& d = *device_;
@@ -74,8 +60,9 @@ class Bench {
     const DeviceArray<float> logits(d, tokens * kExperts), weights(d, rows);
     const DeviceArray<Bf16> x(d, tokens * kHidden), moved(d, rows * kHidden), y(d, tokens * kHidden);
     const DeviceArray<float> partials(d, rows * kHidden);
-    bench::fill_values(d, x.data(), x.size(), 8, 1.0f);
-    bench::fill_values(d, reinterpret_cast<Bf16*>(logits.data()), logits.size() * 2, 9, 1.0f);
+    const DeviceArray<Bf16> results(d, rows * kHidden);
+    ceilings::fill_values(d, x.data(), x.size(), 8, 1.0f);
+    ceilings::fill_values(d, reinterpret_cast<Bf16*>(logits.data()), logits.size() * 2, 9, 1.0f);
     const RowSegments segments = RowSegments::cut(kWidth, numerics::down_unit(kWidth));
     Buffer scratch;
     ExpertMlp mlp{.offsets_on_device = offsets.data(),
@@ -87,6 +74,7 @@ class Bench {
                   .segments = segments,
                   .nodes = maximal_subtrees(segments, 0, numerics::kSegments),
                   .partials = partials.data(),
+                  .y = results.data(),
                   .scratch = &scratch};
     const auto order = [&] {
       order_by_expert(d, {.rows = tokens,
@@ -148,70 +136,27 @@ class Bench {
   }
 
  private:
+  static std::unique_ptr<Device> open(Profile profile) {
+    auto device = Device::open({.profile = profile, .backend = Backend::kCuda});
+    if (!device.ok()) throw DeviceFailure(std::string(device.status().message()));
+    return *std::move(device);
+  }
   // Microseconds of one call.
   double graph_time(const std::function<void()>& call) {
-    constexpr int kCalls = 5;
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < kCalls; ++i) call();
-    check(cudaStreamEndCapture(stream_, &graph));
-    check(cudaGraphInstantiate(&exec, graph, 0));
-    check(cudaGraphLaunch(exec, stream_));
-    std::vector<float> times;
-    for (int i = 0; i < 7; ++i) {
-      float ms;
-      check(cudaEventRecord(begin_, stream_));
-      check(cudaGraphLaunch(exec, stream_));
-      check(cudaEventRecord(end_, stream_));
-      check(cudaEventSynchronize(end_));
-      check(cudaEventElapsedTime(&ms, begin_, end_));
-      times.push_back(ms * 1000 / kCalls);
-    }
-    check(cudaGraphExecDestroy(exec));
-    check(cudaGraphDestroy(graph));
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
+    return watch_.in_graph([&](int) { call(); }, 5);
   }
-
-  static void require(cublasStatus_t status) {
-    if (status != CUBLAS_STATUS_SUCCESS) throw DeviceFailure("cuBLASLt: status " + std::to_string(status));
-  }
-  // y[rows][outputs] = x[rows][k] w[outputs][k]^T, bf16, cuBLASLt's first choice.
+  // cuBLASLt's first choice, bf16.
   double dense_time(int64_t rows, int64_t outputs, int64_t k, const Bf16* x, Bf16* y) {
     const DeviceArray<Bf16> w(*device_, outputs * k);
-    bench::fill_values(*device_, w.data(), w.size(), 3, 0.05f);
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    cublasLtMatmulDesc_t description;
-    cublasLtMatrixLayout_t a, b, c;
-    cublasLtMatmulPreference_t preference;
-    require(cublasLtMatmulDescCreate(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    require(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)));
-    require(cublasLtMatrixLayoutCreate(&a, CUDA_R_16BF, k, outputs, k));
-    require(cublasLtMatrixLayoutCreate(&b, CUDA_R_16BF, k, rows, k));
-    require(cublasLtMatrixLayoutCreate(&c, CUDA_R_16BF, outputs, rows, outputs));
-    require(cublasLtMatmulPreferenceCreate(&preference));
-    require(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace,
-                                                 sizeof(kWorkspace)));
-    cublasLtMatmulHeuristicResult_t best;
-    int found = 0;
-    require(cublasLtMatmulAlgoGetHeuristic(blas_, description, a, b, c, c, preference, 1, &best, &found));
-    const double time = graph_time([&] {
-      const float one = 1, zero = 0;
-      require(cublasLtMatmul(blas_, description, &one, w.data(), a, x, b, &zero, y, c, y, c, &best.algo, workspace_.data(),
-                             kWorkspace, stream_));
+    ceilings::fill_values(*device_, w.data(), w.size(), 3, 0.05f);
+    const ceilings::BlasProduct product(*device_, {.rows = rows, .outputs = outputs, .inputs = k}, 1);
+    return graph_time([&] {
+      if (!product.run(0, w.data(), x, y)) throw DeviceFailure("cuBLASLt's first choice does not run");
     });
-    cublasLtMatmulPreferenceDestroy(preference);
-    for (auto layout : {a, b, c}) cublasLtMatrixLayoutDestroy(layout);
-    cublasLtMatmulDescDestroy(description);
-    return time;
   }
 
-  std::unique_ptr<Device> device_;
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
-  cublasLtHandle_t blas_ = nullptr;
-  Buffer workspace_;
+  const std::unique_ptr<Device> device_;
+  const ceilings::Stopwatch watch_;
   std::vector<ExpertWeights> experts_;
   std::vector<const ExpertWeights*> pointers_;
   ExpertTable table_;

@@ -1,4 +1,5 @@
 #include "kernels/activation/cuda/activation.h"
+#include "kernels/activation/cuda/silu_mul.cuh"
 #include "kernels/device/cuda/launch.cuh"
 #include "kernels/lanes/cuda/pieces.cuh"
 
@@ -6,13 +7,6 @@ namespace invar::cuda {
 namespace {
 
 constexpr int kBlock = 256;
-
-// RN(RN(g * sigmoid(g)) * up). RN(1 / x) is what the device's reciprocal gives; a NaN gate stays NaN whatever E(NaN) is, because
-// g itself is a factor.
-__device__ inline float silu_mul_value(float g, float up) {
-  const float e = exp2_selected(numerics::mul(g, -numerics::kLog2e));
-  return numerics::mul(numerics::mul(g, __frcp_rn(numerics::add(1.0f, e))), up);
-}
 
 // A run is eight: a piece of up to eight elements that begins at a multiple of its size lies in one.
 __device__ inline int64_t gate_at(const SiluMul& p, int64_t i) { return p.run ? i + i / 8 * 8 : i; }

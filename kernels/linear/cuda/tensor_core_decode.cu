@@ -7,10 +7,12 @@ Chip chip_of(const Device& device) {
   return {.multiprocessors = device.cuda().multiprocessors, .block_shared = device.cuda().shared_memory};
 }
 
-void decode_column(const Device& device, const ColumnLinear& p, const LinearShape& shape, const DecodePlan& plan) {
+void decode_column(const Device& device, const ColumnLinear& p, const LinearShape& shape, const DecodePlan& plan,
+                   int64_t gated_width) {
   decode::DecodeTask task = decode::task_of(shape, plan);
   task.weights = p.weights->data();
   task.bias = p.bias;
+  task.gated_width = static_cast<int>(gated_width);
   task.y = p.y;
   task.y_fp32 = p.y_fp32;
   task.y_stride = p.y_stride;

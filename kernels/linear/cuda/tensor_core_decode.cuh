@@ -3,7 +3,8 @@
 // slices of k are spread over the k groups and the blocks of the cluster; values of leaves meet in shared memory: every
 // warpgroup sends its leaves' values to the block that merges that part of the outputs.
 //
-// Weights do not depend on earlier kernels: the rings are filled with them before the wait for those.
+// Weights do not depend on earlier kernels: the rings are filled with them, and the second cache is asked for some more, before
+// the wait for those.
 #pragma once
 
 #include <algorithm>
@@ -27,11 +28,14 @@ struct DecodeTask {
   int rows, outputs, padded, blocks;  // blocks of 64 inputs
   int leaves;
   int leaf_begin[numerics::kSegments + 1];  // row-parallel only
-  int group_outputs, row_groups, k_groups, cluster, sharing;
+  int tile_outputs, row_groups, k_groups, cluster;
   int tiles, stages, slots, share;
+  int ahead;         // stages behind the ring that a k group asks the second cache for
+  int next_at;       // loads that a k group has left when the next kernel's blocks may start; -1: they may at once
   int values_bytes;  // of the place where leaves meet; behind it the groups' first tiles
   // column
   const Bf16* bias;
+  int gated_width;  // not 0: outputs are runs of eight of gate and up, y their product
   Bf16* y;
   float* y_fp32;
   int64_t y_stride;
@@ -47,19 +51,15 @@ template <int kTokens, bool kRow, bool kGrouped>
 struct Block {
   const DecodeTask& task;
   uint32_t base;
-  int k_rank, x_rank;  // place among the blocks of a cluster: behind each other in k, side by side in the outputs
+  int k_rank;  // place among the blocks of a cluster, behind each other in k
 
   __device__ Block(const DecodeTask& t, const void* shared) : task(t), base((ptx::shared_address(shared) + 1023) & ~1023u) {
-    const int rank = cluster_blocks() > 1 ? ptx::cluster_rank() : 0;
-    k_rank = rank % task.cluster;
-    x_rank = rank / task.cluster;
+    k_rank = t.cluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
   }
-  __device__ int cluster_blocks() const { return task.cluster * task.sharing; }
-  __device__ int k_peer(int rank) const { return x_rank * task.cluster + rank; }
-  __device__ int x_peer(int rank) const { return rank * task.cluster + k_rank; }
 
-  __device__ int tile_outputs() const { return task.group_outputs * task.row_groups; }
-  __device__ int stage_bytes() const { return (tile_outputs() + kTokens) * kLine; }
+  __device__ int stage_bytes() const { return (task.tile_outputs + kTokens) * kLine; }
+  // Of a tile's values, sixteen bytes each; a warp that begins within the tile has all its pieces.
+  __device__ int pieces() const { return (task.tile_outputs + 15) / 16 * kTokens * 4; }
   __device__ uint32_t merged() const { return base; }  // barrier: the values of this block's share are here
   __device__ uint32_t full(int group, int stage) const { return base + 16 + (group * task.stages + stage) * 16; }
   __device__ uint32_t empty(int group, int stage) const { return full(group, stage) + 8; }
@@ -74,10 +74,8 @@ struct Block {
     if constexpr (kRow) return task.leaf_begin[leaf];
     return min(leaf * kLeafBlocks, task.blocks);
   }
-  // Blocks side by side go through their tiles together; the last of them may have none.
-  __device__ int first_tile() const { return blockIdx.x / cluster_blocks() * task.sharing + x_rank; }
-  __device__ int tile_step() const { return gridDim.x / cluster_blocks() * task.sharing; }
-  __device__ bool is_round(int tile, int tiles) const { return tile - x_rank < tiles; }
+  __device__ int first_tile() const { return blockIdx.x / task.cluster; }
+  __device__ int tile_step() const { return gridDim.x / task.cluster; }
   __device__ uint32_t group_tiles() const { return values() + task.values_bytes; }
   __device__ int tiles() const {
     if constexpr (kGrouped) return first_tile_of_group(group_tiles(), task.groups.count);
@@ -90,12 +88,12 @@ struct Block {
     int output, row, rows;
   };
   __device__ Work work(int tile) const {
-    if constexpr (!kGrouped) return {task.weights, tile * tile_outputs(), 0, tile < task.tiles ? task.rows : 0};
+    if constexpr (!kGrouped) return {task.weights, tile * task.tile_outputs, 0, task.rows};
     const int group = group_of_tile(group_tiles(), task.groups.count, tile);
     const int i = tile - first_tile_of_group(group_tiles(), group), chunk = i / task.tiles;
     const int first = static_cast<int>(task.groups.offsets[group]) + chunk * kTokens;
     const int left = static_cast<int>(task.groups.offsets[group + 1]) - first;
-    return {task.groups.weights[group], i % task.tiles * tile_outputs(), first, min(left, kTokens)};
+    return {task.groups.weights[group], i % task.tiles * task.tile_outputs, first, min(left, kTokens)};
   }
 };
 
@@ -105,103 +103,168 @@ __device__ void produce(const Block<kTokens, kRow, kGrouped>& block, const CUten
   const DecodeTask& task = block.task;
   const int slice = block.k_rank * task.k_groups + group;
   const int begin = block.leaf_block(block.first_leaf(slice)), end = block.leaf_block(block.first_leaf(slice + 1));
-  const int tile_outputs = block.tile_outputs(), weight_bytes = tile_outputs * kLine;
+  const int tile_outputs = task.tile_outputs, weight_bytes = tile_outputs * kLine;
   const uint64_t policy = ptx::evict_first_policy();
   const int tiles = block.tiles();
   struct Place {
     int tile, k, stage;
     typename Block<kTokens, kRow, kGrouped>::Work work;
+    __device__ const std::byte* weights(const DecodeTask& task) const {
+      return work.weights + (int64_t{k} * task.padded + work.output) * kLine;
+    }
+    __device__ int bytes(const DecodeTask& task) const { return min(task.tile_outputs, task.padded - work.output) * kLine; }
   };
   const auto advance = [&](Place* p) {
     if (++p->stage == task.stages) p->stage = 0;
     if (++p->k < end) return;
     p->k = begin;
     p->tile += block.tile_step();
-    if (block.is_round(p->tile, tiles)) p->work = block.work(p->tile);
+    if (p->tile < tiles) p->work = block.work(p->tile);
   };
   const auto load_weights = [&](const Place& p) {
-    const int output = p.work.output, bytes = max(0, min(tile_outputs, task.padded - output)) * kLine;
+    const int bytes = p.bytes(task);
     ptx::barrier_expect(block.full(group, p.stage), bytes + kTokens * kLine);
-    if (bytes > 0)
-      ptx::copy_bulk(block.stage(group, p.stage), p.work.weights + (int64_t{p.k} * task.padded + output) * kLine, bytes,
-                     block.full(group, p.stage), policy);
+    ptx::copy_bulk(block.stage(group, p.stage), p.weights(task), bytes, block.full(group, p.stage), policy);
   };
-  const int x_rows = kTokens / task.sharing, x_first = block.x_rank * x_rows;
-  uint16_t x_peers = 0;
-  for (int i = 0; i < task.sharing; ++i) x_peers |= static_cast<uint16_t>(1 << block.x_peer(i));
   const auto load_x = [&](const Place& p) {
-    const uint32_t to = block.stage(group, p.stage) + weight_bytes + x_first * kLine, full = block.full(group, p.stage);
-    const int row = p.work.row + x_first, column = p.k * static_cast<int>(kBlockInputs);
-    if (task.sharing == 1) {
-      ptx::copy_box(to, x_map, row, column, full);
-    } else {
-      ptx::copy_box_multicast(to, x_map, row, column, full, x_peers);
-    }
+    ptx::copy_box(block.stage(group, p.stage) + weight_bytes, x_map, p.work.row, p.k * static_cast<int>(kBlockInputs),
+                  block.full(group, p.stage));
   };
   ptx::prefetch_tensor_map(x_map);
   Place p{block.first_tile(), begin, 0, {}};
-  if (block.is_round(p.tile, tiles)) p.work = block.work(p.tile);
+  int left = p.tile < tiles ? (tiles - p.tile + block.tile_step() - 1) / block.tile_step() * (end - begin) : 0;
+  if (left > 0) p.work = block.work(p.tile);
   const Place start = p;
-  int filled = 0;
-  for (; filled < task.stages && block.is_round(p.tile, tiles); ++filled, advance(&p)) load_weights(p);
-  if (block.cluster_blocks() > 1) ptx::cluster_wait_one_thread();  // the others' barriers are ready for x
+  const int filled = min(task.stages, left);
+  for (int i = 0; i < filled; ++i, advance(&p)) load_weights(p);
+  left -= filled;
+  const bool lets = !kGrouped && group == 0 && task.next_at >= 0;
+  if (lets && left <= task.next_at) ptx::let_next_kernel_start();
+  // The memory goes on working while full rings wait for x.
+  for (int i = min(task.ahead, left); i > 0; --i, advance(&p)) ptx::prefetch_bulk(p.weights(task), p.bytes(task), policy);
   ptx::wait_for_earlier_kernels();
   p = start;
   for (int i = 0; i < filled; ++i, advance(&p)) load_x(p);
-  for (uint32_t parity = 0; block.is_round(p.tile, tiles);) {
+  for (uint32_t parity = 0; left > 0;) {
     ptx::barrier_wait(block.empty(group, p.stage), parity);
     load_weights(p);
     load_x(p);
     advance(&p);
     if (p.stage == 0) parity ^= 1;
+    if (--left == task.next_at && lets) ptx::let_next_kernel_start();
   }
 }
 
-// Writes one value of a plain output, or the one node of a single segment.
+// Writes the values of a thread's two outputs `output` and `output` + 8 for one row.
 template <bool kRow>
-__device__ void write_value(const DecodeTask& task, int output, int64_t row, float value) {
+__device__ void write_pair(const DecodeTask& task, int output, bool first, bool second, int64_t row, float v, float w) {
   if constexpr (kRow) {
-    task.partials[row * task.outputs + output] = value;
+    float* at = task.partials + row * task.outputs + output;
+    if (first) at[0] = v;
+    if (second) at[8] = w;
   } else {
+    if (task.bias && first) v = numerics::add(v, numerics::widen(task.bias[output]));
+    if (task.bias && second) w = numerics::add(w, numerics::widen(task.bias[output + 8]));
+    if (task.gated_width) {
+      const int j = output / 16 * 8 + output % 8;
+      if (j < task.gated_width) task.y[row * task.y_stride + j] = numerics::silu_mul(numerics::bf(v), numerics::bf(w));
+      return;
+    }
     const int64_t at = row * task.y_stride + output;
-    if (task.bias) value = numerics::add(value, numerics::widen(task.bias[output]));
     if (task.y) {
-      task.y[at] = numerics::bf(value);
+      if (first) task.y[at] = numerics::bf(v);
+      if (second) task.y[at + 8] = numerics::bf(w);
     } else {
-      task.y_fp32[at] = value;
+      if (first) task.y_fp32[at] = v;
+      if (second) task.y_fp32[at + 8] = w;
     }
   }
 }
 
 // The four values that wgmma leaves in a thread for eight tokens are a piece of sixteen bytes; pieces are numbered through a
-// tile: [row group][warp][token tile][lane]. Value i of a piece is output + i / 2 * 8, token + i mod 2.
+// tile: [warp, those of all row groups][token tile][lane]. Value i of a piece is output + i / 2 * 8, token + i mod 2.
 template <int kTokens>
 struct Piece {
   static constexpr int kTiles = kTokens / 8;
-  static __device__ int number(int row_group_warp, int tile) { return (row_group_warp * kTiles + tile) * 32 + threadIdx.x % 32; }
-  static __device__ int output(int piece, int group_outputs, int i) {
-    const int warps = group_outputs / 16, row_group_warp = piece / (32 * kTiles);
-    return row_group_warp / warps * group_outputs + row_group_warp % warps * 16 + piece % 32 / 4 + (i >> 1) * 8;
-  }
+  static __device__ int number(int warp, int tile) { return (warp * kTiles + tile) * 32 + static_cast<int>(threadIdx.x % 32); }
+  static __device__ int output(int piece, int i) { return piece / (32 * kTiles) * 16 + piece % 32 / 4 + (i >> 1) * 8; }
   static __device__ int token(int piece, int i) { return piece / 32 % kTiles * 8 + piece % 4 * 2 + (i & 1); }
 };
+
+// Keeps what depends on `value` from being computed before this point: many addresses, alive in registers all along k.
+__device__ inline int unforeseen(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
+// One warp's part of a tile that needs no merging. One address for all rows: registers are few here.
+template <int kTokens, bool kRow, class Work>
+__device__ void write_values(const DecodeTask& task, const Work& work, int output_warp, float (&values)[kTokens / 2]) {
+  const int first = unforeseen(Piece<kTokens>::number(output_warp, 0)), token = Piece<kTokens>::token(first, 0);
+  const int in_tile = Piece<kTokens>::output(first, 0), output = work.output + in_tile;
+  const int last = min(task.tile_outputs, task.outputs - work.output);
+  const bool valid[2] = {in_tile < last, in_tile + 8 < last};
+  const auto for_rows = [&](int64_t stride, int column, const auto& put) {
+    int64_t at = (work.row + token) * stride + column;
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i, at += 8 * stride)
+#pragma unroll
+      for (int j = 0; j < 2; ++j)
+        if (i * 8 + token + j < work.rows) put(at + j * stride, values[4 * i + j], values[4 * i + j + 2]);
+  };
+  if constexpr (kRow) {
+    for_rows(task.outputs, output, [&](int64_t at, float v, float w) {
+      if (valid[0]) task.partials[at] = v;
+      if (valid[1]) task.partials[at + 8] = w;
+    });
+  } else {
+    if (task.bias) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float bias = valid[half] ? numerics::widen(task.bias[output + 8 * half]) : 0.0f;
+#pragma unroll
+        for (int i = 0; i < kTokens / 4; ++i) {
+          float& v = values[i / 2 * 4 + 2 * half + i % 2];
+          v = numerics::add(v, bias);
+        }
+      }
+    }
+    if (task.gated_width) {
+      const int column = output / 16 * 8 + output % 8;
+      if (column < task.gated_width)
+        for_rows(task.y_stride, column,
+                 [&](int64_t at, float v, float w) { task.y[at] = numerics::silu_mul(numerics::bf(v), numerics::bf(w)); });
+    } else if (task.y) {
+      for_rows(task.y_stride, output, [&](int64_t at, float v, float w) {
+        if (valid[0]) task.y[at] = numerics::bf(v);
+        if (valid[1]) task.y[at + 8] = numerics::bf(w);
+      });
+    } else {
+      for_rows(task.y_stride, output, [&](int64_t at, float v, float w) {
+        if (valid[0]) task.y_fp32[at] = v;
+        if (valid[1]) task.y_fp32[at + 8] = w;
+      });
+    }
+  }
+}
 
 // One warp's part of one leaf's values goes to the blocks that merge it: over the cluster as copies that complete on the
 // merging block's barrier, inside one block as plain stores.
 template <int kTokens, bool kRow, bool kGrouped>
 __device__ void send_values(const Block<kTokens, kRow, kGrouped>& block, const float (&values)[kTokens / 2], int slot,
-                            int row_group_warp) {
+                            int output_warp) {
   const int share = block.task.share;
+  const int first = unforeseen(Piece<kTokens>::number(output_warp, 0));
 #pragma unroll
   for (int i = 0; i < Piece<kTokens>::kTiles; ++i) {
-    const int piece = Piece<kTokens>::number(row_group_warp, i);
+    const int piece = first + i * 32;
     const float4 v{values[4 * i], values[4 * i + 1], values[4 * i + 2], values[4 * i + 3]};
     if (block.task.cluster == 1) {
       ptx::store_shared_float4(block.values() + (slot * share + piece) * 16, v);
     } else {
       const int to = piece / share;
       const uint32_t place = block.values() + (slot * share + piece - to * share) * 16;
-      ptx::send_float4(ptx::peer_address(place, block.k_peer(to)), v, ptx::peer_address(block.merged(), block.k_peer(to)));
+      ptx::send_float4(ptx::peer_address(place, to), v, ptx::peer_address(block.merged(), to));
     }
   }
 }
@@ -211,36 +274,45 @@ template <int kTokens, bool kRow, bool kGrouped>
 __device__ void merge_share(const Block<kTokens, kRow, kGrouped>& block,
                             const typename Block<kTokens, kRow, kGrouped>::Work& work, int thread, int threads) {
   const DecodeTask& task = block.task;
-  const int pieces = block.tile_outputs() * kTokens / 4, begin = block.k_rank * task.share,
-            count = min(task.share, pieces - begin);
-  for (int value = thread; value < count * 4; value += threads) {
-    const int piece = begin + value / 4;
-    const int output = work.output + Piece<kTokens>::output(piece, task.group_outputs, value % 4);
-    const int token = Piece<kTokens>::token(piece, value % 4);
-    if (output >= task.outputs || token >= work.rows) continue;
+  const int pieces = block.pieces(), begin = block.k_rank * task.share, count = min(task.share, pieces - begin);
+  const int last = min(task.tile_outputs, task.outputs - work.output);
+  // Half a piece: two outputs of one row.
+  for (int half = thread; half < count * 2; half += threads) {
+    const int piece = begin + half / 2, j = half % 2;
+    const int in_tile = Piece<kTokens>::output(piece, j), token = Piece<kTokens>::token(piece, j);
+    if (in_tile >= last || token >= work.rows) continue;
     const int64_t row = work.row + token;
-    const uint32_t from = block.values() + value * 4, step = task.share * 16;
-    const auto load = [&](int slot) { return ptx::load_shared_float(from + slot * step); };
-    if (kRow && task.subtrees) {
-      float v = numerics::add(load(0), load(1));
-      if (task.slots >= 4) v = numerics::add(v, numerics::add(load(2), load(3)));
-      if (task.slots == 8) v = numerics::add(v, numerics::add(numerics::add(load(4), load(5)), numerics::add(load(6), load(7))));
-      write_value<kRow>(task, output, row, v);
-    } else if constexpr (kRow) {
-      float segment[numerics::kSegments];
-      int slot = 0;
-#pragma unroll
-      for (int i = 0; i < numerics::kSegments; ++i) {
-        segment[i] = 0;
-        if (task.tree.held >> i & 1) segment[i] = load(slot++);
-      }
-      merge_segments(task.tree, segment,
-                     [&](int place, float v) { task.partials[place * task.node_stride + row * task.outputs + output] = v; });
-    } else {
+    const int output = work.output + in_tile;
+    const uint32_t from = block.values() + (half / 2 * 4 + j) * 4, step = task.share * 16;
+    const auto merged = [&](uint32_t at) {
+      const auto load = [&](int slot) { return ptx::load_shared_float(at + slot * step); };
       float v = load(0);
+      if constexpr (kRow) {
+        if (task.slots >= 2) v = numerics::add(v, load(1));
+        if (task.slots >= 4) v = numerics::add(v, numerics::add(load(2), load(3)));
+        if (task.slots == 8)
+          v = numerics::add(v, numerics::add(numerics::add(load(4), load(5)), numerics::add(load(6), load(7))));
+      } else {
 #pragma unroll 8
-      for (int slot = 1; slot < task.slots; ++slot) v = numerics::add(v, load(slot));
-      write_value<kRow>(task, output, row, v);
+        for (int slot = 1; slot < task.slots; ++slot) v = numerics::add(v, load(slot));
+      }
+      return v;
+    };
+    if (!kRow || task.subtrees) {
+      write_pair<kRow>(task, output, true, in_tile + 8 < last, row, merged(from), merged(from + 8));
+    } else if constexpr (kRow) {
+      for (int i = 0; i < 2 && in_tile + 8 * i < last; ++i) {
+        float segment[numerics::kSegments];
+        int slot = 0;
+#pragma unroll
+        for (int s = 0; s < numerics::kSegments; ++s) {
+          segment[s] = 0;
+          if (task.tree.held >> s & 1) segment[s] = ptx::load_shared_float(from + 8 * i + slot++ * step);
+        }
+        merge_segments(task.tree, segment, [&](int place, float v) {
+          task.partials[place * task.node_stride + row * task.outputs + output + 8 * i] = v;
+        });
+      }
     }
   }
 }
@@ -259,14 +331,15 @@ __device__ void add(const float (&left)[kValues], const float (&right)[kValues],
 // One warpgroup multiplies the outputs of its row group with its slice of k.
 template <int kTokens, bool kRow, bool kGrouped>
 __device__ void consume(const Block<kTokens, kRow, kGrouped>& block, int warpgroup) {
-  constexpr int kValues = kTokens / 2, kTiles = Piece<kTokens>::kTiles;
+  constexpr int kValues = kTokens / 2;
   const DecodeTask& task = block.task;
   const int group = warpgroup / task.row_groups, row_group = warpgroup % task.row_groups;
   const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const int slice = block.k_rank * task.k_groups + group;
   const int first_leaf = block.first_leaf(slice), last_leaf = block.first_leaf(slice + 1);
-  const int group_warps = task.group_outputs / 16;  // whose results count
-  const int weight_bytes = block.tile_outputs() * kLine;
+  const int output_warp = row_group * 4 + warp;
+  const bool counts = output_warp * 16 < task.tile_outputs;  // else it has multiplied rubbish
+  const int weight_bytes = task.tile_outputs * kLine;
   const int consumers = task.row_groups * task.k_groups * 128;
   const bool direct = task.slots == 0;
   // The first slice of a fold keeps its leaves together; a segment, and every leaf behind the first slice, goes alone.
@@ -277,21 +350,14 @@ __device__ void consume(const Block<kTokens, kRow, kGrouped>& block, int warpgro
   uint32_t parity = 0;
   const bool subtrees = kRow && task.subtrees;
   constexpr bool kHasFour = kRow && kTokens <= kMostTokensOfEightSegments;  // registers for four segments' sum
-  if (block.cluster_blocks() > 1) ptx::cluster_wait();                      // the others' barriers are ready
-  // The stage is read to its end; it is free when it is so in every block that x goes to.
+  if (task.cluster > 1) ptx::cluster_wait();                                // the others' barriers are ready
   const auto release = [&](int which) {
-    if (lane >= task.sharing) return;
-    if (lane == block.x_rank) {
-      ptx::barrier_arrive(block.empty(group, which));
-    } else {
-      ptx::barrier_arrive_peer(ptx::peer_address(block.empty(group, which), block.x_peer(lane)));
-    }
+    if (lane == 0) ptx::barrier_arrive(block.empty(group, which));
   };
   const int tiles = block.tiles();
-  for (int tile = block.first_tile(); block.is_round(tile, tiles); tile += block.tile_step()) {
-    const auto work = block.work(tile);
+  for (int tile = block.first_tile(); tile < tiles; tile += block.tile_step()) {
     if (task.cluster > 1 && threadIdx.x == 0) {
-      const int pieces = block.tile_outputs() * kTokens / 4 - block.k_rank * task.share;
+      const int pieces = block.pieces() - block.k_rank * task.share;
       ptx::barrier_expect(block.merged(), task.slots * min(task.share, pieces) * 16);
     }
     float total[kValues], pair[kRow ? kValues : 1], four[kHasFour ? kValues : 1];
@@ -302,7 +368,7 @@ __device__ void consume(const Block<kTokens, kRow, kGrouped>& block, int warpgro
 #pragma unroll 1
       for (int k = begin; k < end; ++k) {
         ptx::barrier_wait(block.full(group, stage), parity);
-        const uint32_t weights = block.stage(group, stage) + row_group * (task.group_outputs * kLine);
+        const uint32_t weights = block.stage(group, stage) + row_group * (64 * kLine);
         const uint64_t a = ptx::matrix_descriptor(weights), b = ptx::matrix_descriptor(block.stage(group, stage) + weight_bytes);
         ptx::warpgroup_fence();
 #pragma unroll
@@ -347,23 +413,13 @@ __device__ void consume(const Block<kTokens, kRow, kGrouped>& block, int warpgro
         }
         if (folds && leaf + 1 < last_leaf) continue;
       }
-      if (direct) continue;
-      if (warp >= group_warps) continue;
+      if (direct || !counts) continue;
       const int slot = subtrees ? slice : folds ? 0 : slot_of_leaf_0 + leaf;
-      send_values(block, total, slot, row_group * group_warps + warp);
+      send_values(block, total, slot, output_warp);
     }
+    const auto work = block.work(tile);
     if (direct) {
-      if (warp >= group_warps) continue;
-#pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-        const int piece = Piece<kTokens>::number(row_group * group_warps + warp, i);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const int output = work.output + Piece<kTokens>::output(piece, task.group_outputs, j);
-          const int token = Piece<kTokens>::token(piece, j);
-          if (output < task.outputs && token < work.rows) write_value<kRow>(task, output, work.row + token, total[4 * i + j]);
-        }
-      }
+      if (counts) write_values<kTokens, kRow>(task, work, output_warp, total);
     } else {
       if (task.cluster == 1) {
         ptx::named_barrier_sync(1, consumers);
@@ -372,13 +428,13 @@ __device__ void consume(const Block<kTokens, kRow, kGrouped>& block, int warpgro
       }
       merge_share(block, work, threadIdx.x, consumers);
       // The next tile's values may not come before these have been read.
-      if (block.is_round(tile + block.tile_step(), tiles)) ptx::named_barrier_sync(1, consumers);
+      if (tile + block.tile_step() < tiles) ptx::named_barrier_sync(1, consumers);
     }
   }
 }
 
 template <int kTokens, bool kRow, bool kGrouped>
-__global__ void __launch_bounds__(most_decode_threads(kTokens), 1)
+__global__ void __launch_bounds__(most_decode_threads(kTokens, kRow), 1)
     decode_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ DecodeTask task) {
   extern __shared__ std::byte shared[];
   const Block<kTokens, kRow, kGrouped> block(task, shared);
@@ -387,7 +443,7 @@ __global__ void __launch_bounds__(most_decode_threads(kTokens), 1)
     for (int group = 0; group < task.k_groups; ++group)
       for (int stage = 0; stage < task.stages; ++stage) {
         ptx::barrier_init(block.full(group, stage), 1);
-        ptx::barrier_init(block.empty(group, stage), task.row_groups * 4 * task.sharing);
+        ptx::barrier_init(block.empty(group, stage), task.row_groups * 4);
       }
     ptx::fence_barrier_init();
   }
@@ -396,8 +452,8 @@ __global__ void __launch_bounds__(most_decode_threads(kTokens), 1)
     count_group_tiles(task.groups, kTokens, task.tiles, block.group_tiles());
   }
   __syncthreads();
-  ptx::let_next_kernel_start();
-  if (block.cluster_blocks() > 1) ptx::cluster_arrive_relaxed();
+  if (kGrouped || task.next_at < 0) ptx::let_next_kernel_start();
+  if (task.cluster > 1) ptx::cluster_arrive_relaxed();
   const int warpgroups = task.row_groups * task.k_groups;
   const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128,
                                     0);  // the same in all lanes, and the compiler knows
@@ -405,18 +461,9 @@ __global__ void __launch_bounds__(most_decode_threads(kTokens), 1)
     consume(block, warpgroup);
   } else {
     const int group = (threadIdx.x - warpgroups * 128) / 32;
-    if (ptx::elect_one()) {
-      produce(block, &x_map, group);
-    } else if (block.cluster_blocks() > 1) {
-      ptx::cluster_wait_one_thread();
-    }
+    if (ptx::elect_one()) produce(block, &x_map, group);
     __syncwarp();
-  }
-  // Who leaves early would take away barriers that another block still arrives at.
-  if (task.sharing > 1) {
-    __syncwarp();
-    ptx::cluster_arrive_relaxed();
-    ptx::cluster_wait();
+    if (task.cluster > 1) ptx::cluster_wait();
   }
 }
 
@@ -442,29 +489,29 @@ inline DecodeTask task_of(const LinearShape& shape, const DecodePlan& plan) {
   task.blocks = shape.leaf_begin.back();
   task.leaves = shape.leaves();
   if (shape.by_segments) std::copy(shape.leaf_begin.begin(), shape.leaf_begin.end(), task.leaf_begin);
-  task.group_outputs = plan.choice.group_outputs;
-  task.row_groups = plan.choice.row_groups;
+  task.tile_outputs = plan.choice.tile_outputs;
+  task.row_groups = plan.row_groups;
   task.k_groups = plan.choice.k_groups;
   task.cluster = plan.choice.cluster;
-  task.sharing = plan.choice.sharing;
   task.subtrees = plan.subtrees;
   task.tiles = plan.tiles;
   task.stages = plan.stages;
   task.slots = plan.slots;
   task.share = plan.share;
+  task.ahead = plan.ahead;
+  task.next_at = plan.next_at;
   task.values_bytes = (plan.slots * plan.share * 16 + 1023) / 1024 * 1024;
   return task;
 }
 
 template <bool kRow, bool kGrouped>
 void run(const Device& device, const Bf16* x, int64_t x_stride, const DecodePlan& plan, const DecodeTask& task) {
-  const CUtensorMap x_map =
-      tensor_map(device, x, task.rows, task.blocks * kBlockInputs, x_stride, plan.tokens / plan.choice.sharing);
+  const CUtensorMap x_map = tensor_map(device, x, task.rows, task.blocks * kBlockInputs, x_stride, plan.tokens);
   launch(device,
          {.grid = static_cast<unsigned>(plan.grid),
           .block = static_cast<unsigned>(plan.threads),
           .shared = static_cast<size_t>(plan.shared) + group_tiles_bytes(task.groups.count),
-          .cluster = static_cast<unsigned>(plan.choice.cluster * plan.choice.sharing),
+          .cluster = static_cast<unsigned>(plan.choice.cluster),
           .dependent = true},
          kernel_for<kRow, kGrouped>(plan.tokens), x_map, task);
 }

@@ -17,23 +17,21 @@ int round_up(int value, int multiple) { return (value + multiple - 1) / multiple
 }  // namespace
 
 std::string DecodePlan::describe() const {
-  return absl::StrCat(choice.group_outputs, "x", choice.row_groups, " outputs, ", choice.k_groups, " k groups, cluster ",
-                      choice.cluster, "x", choice.sharing, ", ", stages, " stages, ", slots, " slots, grid ", grid, "x", threads,
-                      ", ", shared >> 10, " KB");
+  return absl::StrCat(choice.tile_outputs, " outputs, ", choice.k_groups, " k groups, cluster ", choice.cluster, ", ",
+                      choice.resident, " resident, ", choice.ahead, " KB ahead, ", stages, " stages, ", slots, " slots, grid ",
+                      grid, "x", threads);
 }
 
 std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoice& c, const Chip& chip) {
   const int slices = c.k_groups * c.cluster;
-  if (shape.rows > kMostDecodeRows || slices > shape.leaves() || c.cluster * c.sharing > kMostCluster) return std::nullopt;
-  if (c.row_groups > 1 && c.group_outputs != kWgmmaOutputs) return std::nullopt;
+  if (shape.rows > kMostDecodeRows || slices > shape.leaves() || c.cluster > kMostCluster) return std::nullopt;
+  if (c.tile_outputs % 8) return std::nullopt;
   DecodePlan plan{.choice = c};
   while (plan.tokens < shape.rows) plan.tokens *= 2;
-  plan.threads = (c.row_groups * 4 + 1) * c.k_groups * 32;
-  if (plan.threads > most_decode_threads(plan.tokens)) return std::nullopt;
-  // wgmma's swizzle repeats every eight rows.
-  if (plan.tokens / c.sharing < 8) return std::nullopt;
-  plan.tile_outputs = c.group_outputs * c.row_groups;
-  plan.tiles = (shape.outputs + plan.tile_outputs - 1) / plan.tile_outputs;
+  plan.row_groups = (c.tile_outputs + kWgmmaOutputs - 1) / kWgmmaOutputs;
+  plan.threads = (plan.row_groups * 4 + 1) * c.k_groups * 32;
+  if (plan.threads > most_decode_threads(plan.tokens, shape.by_segments)) return std::nullopt;
+  plan.tiles = (shape.outputs + c.tile_outputs - 1) / c.tile_outputs;
   // The first slice of a fold ships the fold of its leaves, every other leaf's
   // value goes alone.
   if (shape.by_segments) {
@@ -43,13 +41,13 @@ std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoi
   } else if (slices > 1) {
     plan.slots = 1 + shape.leaves() - shape.leaves() / slices;
   }
-  const int pieces = plan.tile_outputs * plan.tokens / 4;
+  const int pieces = (c.tile_outputs + 15) / 16 * plan.tokens * 4;
   plan.share = (pieces + c.cluster - 1) / c.cluster;
   const int merge_bytes = round_up(plan.slots * plan.share * 16, 1024);
-  const int stage_bytes = plan.tile_outputs * kLine + plan.tokens * kLine;
+  const int stage_bytes = (c.tile_outputs + plan.tokens) * kLine;
   // What wgmma reads behind a warpgroup's last output must still be this
   // block's memory.
-  const int slack = (kWgmmaOutputs - c.group_outputs) * kLine;
+  const int slack = (kWgmmaOutputs * plan.row_groups - c.tile_outputs) * kLine;
   const int budget = std::min(chip.block_shared, chip.shared / c.resident - 1024) - kBarrierBytes - 1024 - slack - merge_bytes;
   plan.stages = std::min(kMostDecodeStages / c.k_groups, budget / (stage_bytes * c.k_groups));
   // A cluster has one tile: a ring longer than its way through k would stay
@@ -58,91 +56,128 @@ std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoi
   for (int s = 0; s < slices; ++s)
     longest =
         std::max(longest, shape.leaf_begin[(s + 1) * shape.leaves() / slices] - shape.leaf_begin[s * shape.leaves() / slices]);
-  const int rounds = (plan.tiles + c.sharing - 1) / c.sharing;
-  const bool one_tile = c.cluster > 1 || rounds * c.sharing <= chip.multiprocessors * c.resident;
+  const bool one_tile = c.cluster > 1 || plan.tiles <= chip.multiprocessors * c.resident;
   if (one_tile) plan.stages = std::min(plan.stages, longest);
+  // With a ring left after the first one the next kernel's blocks would start at once.
+  if (c.resident > 1 && one_tile && 2 * plan.stages == longest && plan.stages > kFewestStages) --plan.stages;
   if (plan.stages < std::min(kFewestStages, longest)) return std::nullopt;
-  plan.grid = c.sharing * (one_tile ? rounds * c.cluster : chip.multiprocessors * c.resident / c.sharing);
+  plan.grid = one_tile ? plan.tiles * c.cluster : chip.multiprocessors * c.resident;
   plan.shared = kBarrierBytes + 1024 + plan.stages * stage_bytes * c.k_groups + merge_bytes + slack;
+  plan.ahead = c.ahead * 1024 / (c.tile_outputs * kLine * c.k_groups);
+  if (plan.stages < longest) plan.next_at = plan.stages;
   return plan;
 }
 
 namespace {
 
+int blocks_of(int outputs, int tile) { return (outputs + tile - 1) / tile; }
+
+// Tiles of a multiple of `unit` outputs, as even as can be, so that `blocks` blocks take them in `rounds` rounds.
+int even_tile(int outputs, int blocks, int rounds, int unit) { return round_up(blocks_of(outputs, blocks * rounds), unit); }
+
+// KB of weights that each of `per_multiprocessor` blocks asks the second cache for, `way` blocks of k being its slice.
+int kb_ahead(int way, int per_multiprocessor) { return way >= (per_multiprocessor == 1 ? 56 : 96) ? 96 : 48; }
+
 // What measured best (tensor_core.md, "Decode"), first choice first.
-std::vector<DecodeChoice> decode_choices(const LinearShape& shape, const Chip& chip) {
-  const int tiles = (shape.outputs + kWgmmaOutputs - 1) / kWgmmaOutputs, leaves = shape.leaves(), slots = chip.multiprocessors;
-  const bool few_rows = shape.rows <= 16;
-  const auto nearly_fills = [&](int blocks) { return 3 * blocks >= 2 * slots; };
+std::vector<DecodeChoice> column_choices(const LinearShape& shape, const Chip& chip, int unit) {
+  const int mp = chip.multiprocessors, leaves = shape.leaves(), way = shape.leaf_begin.back(), rows = shape.rows;
+  const int tiles = blocks_of(shape.outputs, kWgmmaOutputs), even = even_tile(shape.outputs, mp, 1, unit);
+  if (even > 72) {
+    // Two blocks a multiprocessor, in as few even rounds as their registers allow; of 64 rows x takes so much of a small tile's
+    // way that one large tile is better.
+    if (rows > 32 && even > 128 && even <= 192) return {{.tile_outputs = even, .resident = 2, .ahead = 96}};
+    if (rows > 32 && tiles > 16 * mp) return {{.tile_outputs = 128}};
+    const int rounds = blocks_of(shape.outputs, 2 * mp * (rows <= 32 ? 224 : 192));
+    const int tile = even_tile(shape.outputs, 2 * mp, rounds, unit);
+    // What a large matrix could gain is less than what differs from run to run.
+    const bool asks = rows <= 16 ? tile < 128 : rows <= 32;
+    return {{.tile_outputs = tile, .resident = 2, .ahead = asks ? kb_ahead(way, 2) : 0}};
+  }
+  if (even >= 48) {
+    if (rows <= 16) return {{.tile_outputs = even, .cluster = 2, .resident = 2, .ahead = kb_ahead(way / 2, 2)}};
+    if (rows <= 32 && way > 96) return {{.tile_outputs = even}};
+    return {{.tile_outputs = rows <= 32 ? kWgmmaOutputs : even, .resident = 2, .ahead = kb_ahead(way, rows <= 32 ? 1 : 2)}};
+  }
+  if (rows > 16 && 8 * tiles <= mp) return {{.tile_outputs = 128, .cluster = 8}, {.cluster = 8}};
+  const int most = std::min(leaves, kMostCluster);
+  DecodeChoice choice{.resident = 2, .ahead = 48};
+  if (rows > 32) {
+    while (4 * choice.cluster * tiles <= 3 * mp && 2 * choice.cluster <= most) choice.cluster *= 2;
+    return {choice};
+  }
+  do choice.cluster *= 2;
+  while (even_tile(shape.outputs * choice.cluster, mp, 1, unit) < 48 && 2 * choice.cluster <= most);
+  choice.cluster = std::min(choice.cluster, most);
+  // Larger clusters leave a multiprocessor here and there to nobody.
+  choice.tile_outputs = even_tile(shape.outputs * choice.cluster, choice.cluster > 4 ? mp * 10 / 11 : mp, 1, unit);
+  if (choice.cluster > 2) choice.tile_outputs = std::max(choice.tile_outputs, kWgmmaOutputs);
+  if (rows <= 16 && choice.cluster == 2) choice.k_groups = 2;
+  DecodeChoice one = choice;
+  one.k_groups = 1;
+  return {choice, one};
+}
+
+std::vector<DecodeChoice> row_choices(const LinearShape& shape, const Chip& chip) {
+  const int mp = chip.multiprocessors, leaves = shape.leaves(), way = shape.leaf_begin.back(), rows = shape.rows;
+  const int tiles = blocks_of(shape.outputs, kWgmmaOutputs);
+  if (tiles > mp) return {{.resident = 2, .ahead = kb_ahead(way, 2)}};
+  if (leaves == 1) {
+    if (way <= 8) return {{.resident = rows <= 32 ? 2 : 1}};
+    if (way <= 32 && rows > 32 && 2 * tiles <= mp) return {{.tile_outputs = 32, .resident = 2}};
+    if (way > 32 && rows > 8 && rows <= 16) return {{}};
+    return {{.resident = rows <= 8 && way > 16 ? 3 : 2, .ahead = kb_ahead(way, 1)}};
+  }
+  if (2 * tiles > mp) return {{.cluster = 2, .resident = 2, .ahead = kb_ahead(way / 2, 2)}};
+  // Few rows of short ways: no values cross blocks.
   std::vector<DecodeChoice> choices;
-  if (tiles > 2 * slots) {
-    // Persistent blocks. As many as leave the fewest of them without a tile in the last round.
-    if (tiles > 16 * slots) choices.push_back({.row_groups = 2});
-    int resident = 1;
-    const auto idle = [&](int r) { return (tiles + slots * r - 1) / (slots * r) * (slots * r) - tiles; };
-    for (int r : {2, 3})
-      if (few_rows && idle(r) <= idle(resident)) resident = r;
-    if (few_rows && resident == 1 && leaves > 1) choices.push_back({.k_groups = 2});
-    choices.push_back({.resident = resident});
-  } else if (tiles > slots) {
-    if (few_rows && leaves > 1) choices.push_back({.cluster = 2, .resident = 3});
-    choices.push_back({.resident = 3});
-  } else if (nearly_fills(tiles) && leaves > 1) {
-    // Three blocks for a tile, three on a multiprocessor: the nearer to all of them, the better.
-    if (few_rows && !shape.by_segments && 5 * tiles >= 4 * slots) choices.push_back({.cluster = 3, .resident = 3});
-    if (few_rows) choices.push_back({.k_groups = 2, .cluster = 2, .resident = 2});
-    if (shape.by_segments) choices.push_back({.k_groups = 2});
-    choices.push_back({});
-  } else if (!few_rows && 4 * tiles <= slots / 2) {
-    choices.push_back({.row_groups = 2, .cluster = 8});
+  if (rows <= 8 && way <= 64 && 4 * tiles > mp) {
+    const int tile = even_tile(shape.outputs, mp, 1, 8);
+    choices.push_back({.tile_outputs = tile, .k_groups = 2, .resident = leaves > 2 ? 3 : 2, .ahead = 48});
   }
-  // As many blocks as nearly fill the chip, then k groups of a block.
-  DecodeChoice choice;
-  while (!nearly_fills(tiles * choice.cluster) && choice.cluster < kMostCluster && choice.cluster * 2 <= leaves &&
-         (few_rows || tiles * choice.cluster * 2 <= slots))
-    choice.cluster *= 2;
-  if (few_rows && !shape.by_segments && choice.cluster > 1 && 2 * choice.cluster <= kMostCluster &&
-      tiles * choice.cluster < slots && leaves >= 4 * choice.cluster) {
-    choice.cluster *= 2;  // two blocks a multiprocessor
-    choice.resident = 2;
-  }
-  if (tiles * choice.cluster > slots && choice.cluster > 1) choice.resident = 2;
-  // Short ways through k: the next call's blocks start beside this one's.
-  const int way = shape.leaf_begin.back() / choice.cluster;
-  if (nearly_fills(tiles * choice.cluster) && leaves <= 2 && way <= 32 && (few_rows || choice.cluster == 1)) choice.resident = 2;
-  for (int k_groups : {4, 2}) {
-    if (k_groups * choice.cluster > leaves || (k_groups == 4 && !(shape.by_segments && few_rows))) continue;
-    choice.k_groups = k_groups;
-    choices.push_back(choice);
-  }
-  choice.k_groups = 1;
-  choices.push_back(choice);
+  int cluster = 2;
+  while (2 * cluster * tiles <= mp && 2 * cluster <= std::min(leaves, kMostCluster)) cluster *= 2;
+  const int slice = way / cluster;
+  if (rows <= 16 && slice > 48) choices.push_back({.k_groups = 2, .cluster = cluster});
+  if (rows <= 32 && slice <= 48 && leaves > 2) choices.push_back({.cluster = cluster, .resident = 3, .ahead = 48});
+  choices.push_back({.cluster = cluster, .resident = 2, .ahead = kb_ahead(slice, 1)});
+  return choices;
+}
+
+std::vector<DecodeChoice> decode_choices(const LinearShape& shape, const Chip& chip, int unit) {
+  auto choices = shape.by_segments ? row_choices(shape, chip) : column_choices(shape, chip, unit);
+  choices.push_back({});
   // Merging many segments of many rows takes memory; more blocks have more of it.
-  for (int cluster = 1; cluster <= kMostCluster; cluster *= 2) choices.push_back({.cluster = cluster});
-  choices.push_back({.group_outputs = 16, .cluster = std::min(kMostCluster, leaves)});
+  for (int cluster = 2; cluster <= kMostCluster; cluster *= 2) choices.push_back({.cluster = cluster});
+  choices.push_back({.tile_outputs = 16, .cluster = std::min(kMostCluster, shape.leaves())});
   return choices;
 }
 
 }  // namespace
 
-DecodePlan decode_plan(const LinearShape& shape, const Chip& chip) {
-  for (const DecodeChoice& choice : decode_choices(shape, chip))
-    if (auto plan = decode_plan(shape, choice, chip)) return *plan;
+DecodePlan decode_plan(const LinearShape& shape, const Chip& chip, int unit) {
+  for (const DecodeChoice& choice : decode_choices(shape, chip, unit))
+    if (auto plan = choice.tile_outputs % unit == 0 ? decode_plan(shape, choice, chip) : std::nullopt) return *plan;
   throw DeviceFailure("no plan for a decode linear fits");  // sixteen outputs a block and a segment a block always do
 }
 
 std::vector<DecodePlan> decode_plans(const LinearShape& shape, const Chip& chip) {
   std::vector<DecodePlan> plans;
-  for (int group_outputs : {64, 32, 16})
-    for (int row_groups : {1, 2})
+  const int mp = chip.multiprocessors;
+  for (int cluster : {1, 2, 3, 4, 8})
+    for (int tile = 16; tile <= 256; tile += 8) {
+      const int blocks = blocks_of(shape.outputs, tile) * cluster, rounds = blocks_of(blocks, mp);
+      // The smallest tiles that so many blocks allow; no round with many multiprocessors idle.
+      if (tile != kWgmmaOutputs && blocks_of(shape.outputs, tile - 8) * cluster == blocks) continue;
+      if (tile != kWgmmaOutputs && blocks * 100 < 88 * rounds * mp) continue;
+      if (rounds > 3 && (cluster > 1 || (tile != kWgmmaOutputs && (rounds > 12 || tile < 80)))) continue;
       for (int k_groups : {1, 2, 4})
-        for (int cluster : {1, 2, 3, 4, 6, 8})
-          for (int sharing : {1, 2, 4})
-            for (int resident : {1, 2, 3}) {
-              const auto plan = decode_plan(shape, {group_outputs, row_groups, k_groups, cluster, sharing, resident}, chip);
-              if (!plan || (cluster > 1 && plan->tiles * cluster > 4 * resident * chip.multiprocessors)) continue;
+        for (int resident : {1, 2, 3})
+          for (int ahead : {0, 48, 96})
+            if (const auto plan = decode_plan(shape, {tile, k_groups, cluster, resident, ahead}, chip)) {
+              if ((cluster > 1 && blocks > resident * mp) || (ahead && (resident == 1 || plan->next_at < 0))) continue;
               plans.push_back(*plan);
             }
+    }
   return plans;
 }
 

@@ -16,26 +16,27 @@ inline constexpr int64_t kMostDecodeRows = 64;
 // The free choices. Weights are the 64-row side of wgmma; a warpgroup that has fewer outputs reads rubbish behind them and
 // throws those results away.
 struct DecodeChoice {
-  int group_outputs = 64;  // outputs of a warpgroup: 16, 32 or 64
-  int row_groups = 1;      // warpgroups side by side in the outputs, with one copy of x
-  int k_groups = 1;        // warpgroups behind each other in k
-  int cluster = 1;         // blocks behind each other in k
-  int sharing = 1;         // blocks side by side in the outputs: each fetches its part
-                           // of x for all of them
-  int resident = 1;        // blocks meant to share a multiprocessor: of this call, or
-                           // the next call's, which fetch weights already
+  int tile_outputs = 64;  // of a block: a multiple of 8; a warpgroup for each 64 begun, all with one copy of x
+  int k_groups = 1;       // such sets of warpgroups behind each other in k
+  int cluster = 1;        // blocks behind each other in k
+  int resident = 1;       // blocks meant to share a multiprocessor: of this call, or the next call's, which fetch weights already
+  int ahead = 0;          // KB of weights that a block asks the second cache for, beyond its rings
 };
 
 struct DecodePlan {
   DecodeChoice choice;
-  int tokens = 8;  // rows rounded up to what wgmma has: 8, 16, 32 or 64
-  int tile_outputs = 64;
+  int tokens = 8;      // rows rounded up to what wgmma has: 8, 16, 32 or 64
+  int row_groups = 1;  // warpgroups side by side in the outputs
   int tiles = 1;
   int stages = 2;         // of the ring of each k group
   bool subtrees = false;  // segments of one slice are merged before they leave it
   int slots = 0;          // values that meet for one output; 0: a warpgroup has the
                           // whole output to itself
   int share = 0;          // sixteen-byte pieces of a slot that one block of a cluster merges
+  int ahead = 0;          // stages that a k group asks the second cache for, beyond its ring
+  int next_at = -1;       // loads that a k group has left when the next kernel's blocks may start beside this call's; -1: at
+                          // once. They fetch weights at once: early ones take bandwidth that this call still needs and then
+                          // wait with full rings, late ones leave the memory idle while this call ends
   int grid = 1;
   int threads = 0;
   int shared = 0;  // bytes
@@ -47,11 +48,14 @@ inline constexpr int kMostCluster = 8;
 inline constexpr int kMostDecodeStages = 60;
 // Accumulators of many rows need registers: fewer threads, and at most four segments merged in them.
 inline constexpr int kMostTokensOfEightSegments = 32;
-constexpr int most_decode_threads(int tokens) { return tokens <= 16 ? 640 : 320; }
+constexpr int most_decode_threads(int tokens, bool by_segments) {
+  return tokens <= 16 ? 640 : tokens <= 32 && !by_segments ? 544 : 416;
+}
 
 // Nothing where the choice does not fit the shape or the chip.
 std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoice& choice, const Chip& chip);
-DecodePlan decode_plan(const LinearShape& shape, const Chip& chip);
+// Tiles are multiples of `unit` outputs (8 or 16).
+DecodePlan decode_plan(const LinearShape& shape, const Chip& chip, int unit = 8);
 // Every plan worth a measurement.
 std::vector<DecodePlan> decode_plans(const LinearShape& shape, const Chip& chip);
 

@@ -1,3 +1,4 @@
+#include "kernels/linear/cuda/finish.h"
 #include "kernels/linear/cuda/tensor_core_decode.cuh"
 #include "kernels/linear/cuda/tensor_core_grouped.h"
 #include "kernels/linear/cuda/tensor_core_prefill.cuh"
@@ -27,12 +28,33 @@ DecodePlan grouped_plan(const LinearShape& shape, const Chip& chip) {
         plan->grid = chip.multiprocessors * resident;
         return *plan;
       }
-  DecodePlan plan = *decode_plan(shape, {.group_outputs = 16}, chip);
+  DecodePlan plan = *decode_plan(shape, {.tile_outputs = 16}, chip);
   plan.grid = chip.multiprocessors;
   return plan;
 }
 
-void spread(const Chip& chip, PrefillPlan* plan) { plan->grid = chip.multiprocessors; }
+PrefillPlan prefill_plan(const LinearShape& shape, const GroupedTile& tile, const Chip& chip) {
+  const PrefillMerge merge = shape.leaves() == 1                       ? PrefillMerge::kChain
+                             : shape.by_segments && shape.leaves() > 2 ? PrefillMerge::kTree
+                                                                       : PrefillMerge::kFold;
+  auto plan = prefill_plan(shape, merge, merge == PrefillMerge::kChain ? 256 : tile.columns, 1, chip);
+  plan->lead = tile.lead;
+  plan->grid = chip.multiprocessors;
+  return *plan;
+}
+
+bool many_rows(const GroupedLinear& p) { return p.tile || average_rows(p) > kDecodeRows; }
+
+void prefill_groups(const Device& device, const GroupedLinear& p, int64_t gated_width, Bf16* y, int64_t y_stride) {
+  const LinearShape shape = *linear_shape(p.rows, p.outputs, p.inputs);
+  const PrefillPlan plan = prefill_plan(shape, p.tile ? *p.tile : GroupedTile{.columns = 192}, chip_of(device));
+  prefill::PrefillTask task = prefill::task_of(shape, plan);
+  task.groups = groups_of(p);
+  task.gate(gated_width);
+  task.y = y;
+  task.y_stride = y_stride;
+  prefill::run<true>(device, p.x, p.x_stride, p.inputs, plan, task);
+}
 
 }  // namespace
 
@@ -52,33 +74,29 @@ bool grouped_row_fits(const Device& device, const GroupedLinear& p, const RowSeg
 
 void grouped_column(const Device& device, const GroupedLinear& p, Bf16* y, int64_t y_stride) {
   if (p.rows == 0 || p.groups == 0 || p.outputs == 0) return;
+  if (many_rows(p)) return prefill_groups(device, p, 0, y, y_stride);
   const Chip chip = chip_of(device);
-  if (average_rows(p) <= kDecodeRows) {
-    const LinearShape shape = *linear_shape(tile_rows(p), p.outputs, p.inputs);
-    const DecodePlan plan = grouped_plan(shape, chip);
-    decode::DecodeTask task = decode::task_of(shape, plan);
-    task.groups = groups_of(p);
-    task.rows = static_cast<int>(p.rows);
-    task.y = y;
-    task.y_stride = y_stride;
-    return decode::run<false, true>(device, p.x, p.x_stride, plan, task);
-  }
-  const LinearShape shape = *linear_shape(p.rows, p.outputs, p.inputs);
-  PrefillPlan plan = *prefill_plan(shape, shape.leaves() == 1 ? PrefillMerge::kChain : PrefillMerge::kFold,
-                                   shape.leaves() == 1 ? 256 : 192, 1, chip);
-  spread(chip, &plan);
-  prefill::PrefillTask task = prefill::task_of(shape, plan);
+  const LinearShape shape = *linear_shape(tile_rows(p), p.outputs, p.inputs);
+  const DecodePlan plan = grouped_plan(shape, chip);
+  decode::DecodeTask task = decode::task_of(shape, plan);
   task.groups = groups_of(p);
+  task.rows = static_cast<int>(p.rows);
   task.y = y;
   task.y_stride = y_stride;
-  prefill::run<true>(device, p.x, p.x_stride, p.inputs, plan, task);
+  decode::run<false, true>(device, p.x, p.x_stride, plan, task);
+}
+
+bool grouped_gated(const Device& device, const GroupedLinear& p, int64_t width, Bf16* y, int64_t y_stride) {
+  if (!many_rows(p)) return false;
+  prefill_groups(device, p, width, y, y_stride);
+  return true;
 }
 
 void grouped_row(const Device& device, const GroupedLinear& p, const RowSegments& segments, int first, int last,
-                 const std::vector<TreeNode>& nodes, float* partials, int64_t node_stride) {
+                 const std::vector<TreeNode>& nodes, float* partials, int64_t node_stride, Bf16* y) {
   if (p.rows == 0 || p.groups == 0 || p.outputs == 0) return;
   const Chip chip = chip_of(device);
-  if (average_rows(p) <= kDecodeRows) {
+  if (!many_rows(p)) {
     const LinearShape shape = *linear_shape(tile_rows(p), p.outputs, segments, first, last, nodes);
     const DecodePlan plan = grouped_plan(shape, chip);
     decode::DecodeTask task = decode::task_of(shape, plan);
@@ -87,16 +105,20 @@ void grouped_row(const Device& device, const GroupedLinear& p, const RowSegments
     task.tree = tree_delivery(segments, first, last, nodes);
     task.partials = partials;
     task.node_stride = node_stride;
-    return decode::run<true, true>(device, p.x, p.x_stride, plan, task);
+    decode::run<true, true>(device, p.x, p.x_stride, plan, task);
+    if (y) cuda::finish_row_linear(device, partials, nullptr, p.rows, p.outputs, y);
+    return;
   }
   for (size_t i = 0; i < nodes.size(); ++i) {
     const LinearShape shape = *linear_shape(p.rows, p.outputs, segments, first, nodes[i]);
-    PrefillPlan plan = *prefill_plan(shape, chip);
-    plan = *prefill_plan(shape, plan.merge, plan.columns, 1, chip);
-    spread(chip, &plan);
+    const PrefillPlan plan = prefill_plan(shape, p.tile ? *p.tile : GroupedTile{.columns = 128, .lead = 1}, chip);
     prefill::PrefillTask task = prefill::task_of(shape, plan);
     task.groups = groups_of(p);
-    task.y_fp32 = partials + static_cast<int64_t>(i) * node_stride;
+    if (y) {
+      task.y = y;
+    } else {
+      task.y_fp32 = partials + static_cast<int64_t>(i) * node_stride;
+    }
     task.y_stride = p.outputs;
     prefill::run<true>(device, p.x, p.x_stride, p.inputs, plan, task);
   }

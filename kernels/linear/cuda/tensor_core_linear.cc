@@ -1,5 +1,6 @@
 #include "kernels/linear/cuda/tensor_core_linear.h"
 
+#include "kernels/linear/cuda/finish.h"
 #include "kernels/linear/cuda/tensor_core_decode.h"
 #include "kernels/linear/cuda/tensor_core_generic.h"
 #include "kernels/linear/cuda/tensor_core_prefill.h"
@@ -19,21 +20,21 @@ bool decode(const Device& device, const RowLinear& p) {
   return shape.has_value();
 }
 
-// A launch for each node: equal shares of 1, 2, 4 or 8 ranks have one.
-bool prefill(const Device& device, const RowLinear& p) {
-  struct Launch {
-    LinearShape shape;
-    PrefillPlan plan;
-  };
+struct Launch {
+  LinearShape shape;
+  PrefillPlan plan;
+};
+// A launch for each node: equal shares of 1, 2, 4 or 8 ranks have one. None where the prefill schedule does not take the share.
+std::vector<Launch> prefill_launches(const Device& device, const RowLinear& p) {
   std::vector<Launch> launches;
+  if (p.rows <= kMostDecodeRows || !fast(device, p.x, p.x_stride)) return launches;
   for (const TreeNode& node : p.nodes) {
     const auto shape = linear_shape(p.rows, p.weights->outputs(), p.segments, p.first, node);
     const auto plan = shape ? prefill_plan(*shape, chip_of(device)) : std::nullopt;
-    if (!plan) return false;
+    if (!plan) return {};
     launches.push_back({*shape, *plan});
   }
-  for (size_t i = 0; i < launches.size(); ++i) prefill_row(device, p, static_cast<int>(i), launches[i].shape, launches[i].plan);
-  return true;
+  return launches;
 }
 
 }  // namespace
@@ -50,12 +51,34 @@ void linear_column(const Device& device, const ColumnLinear& p) {
   generic_column(device, p);
 }
 
-bool linear_gated(const Device&, const GatedLinear&) { return false; }
+bool linear_gated(const Device& device, const GatedLinear& p) {
+  const PackedWeights& w = p.weights->matrix();
+  const auto shape = fast(device, p.x, p.x_stride) ? linear_shape(p.rows, w.outputs(), w.inputs()) : std::nullopt;
+  if (!shape || p.rows == 0) return false;
+  const ColumnLinear column{.rows = p.rows,
+                            .x = p.x,
+                            .x_stride = p.x_stride,
+                            .weights = &w,
+                            .bias = p.weights->bias(),
+                            .y = p.y,
+                            .y_stride = p.y_stride};
+  if (p.rows <= kMostDecodeRows) {
+    decode_column(device, column, *shape, decode_plan(*shape, chip_of(device), 2 * kGatedRun), p.weights->width());
+  } else {
+    prefill_column(device, column, *shape, *prefill_plan(*shape, chip_of(device)), p.weights->width());
+  }
+  return true;
+}
 
 void linear_row(const Device& device, const RowLinear& p) {
   if (p.rows == 0 || p.weights->outputs() == 0 || p.nodes.empty()) return;
-  if (fast(device, p.x, p.x_stride) && (p.rows <= kMostDecodeRows ? decode(device, p) : prefill(device, p))) return;
-  generic_row(device, p);
+  const std::vector<Launch> launches = prefill_launches(device, p);
+  for (size_t i = 0; i < launches.size(); ++i) prefill_row(device, p, static_cast<int>(i), launches[i].shape, launches[i].plan);
+  if (!launches.empty()) return;
+  if (p.rows > kMostDecodeRows || !fast(device, p.x, p.x_stride) || !decode(device, p)) generic_row(device, p);
+  if (p.y) cuda::finish_row_linear(device, p.partials, p.bias, p.rows, p.weights->outputs(), p.y);
 }
+
+bool row_finishes(const Device& device, const RowLinear& p) { return !prefill_launches(device, p).empty(); }
 
 }  // namespace invar::cuda::tc

@@ -28,6 +28,7 @@ void gather_rows(const Device& device, const std::byte* packed, int64_t outputs,
 
 void linear_column(const Device& device, const ColumnLinear& problem);
 void linear_row(const Device& device, const RowLinear& problem);
+bool row_finishes(const Device& device, const RowLinear& problem);
 // Alternating weights only. False: no schedule takes it in one pass, nothing was done.
 bool linear_gated(const Device& device, const GatedLinear& problem);
 

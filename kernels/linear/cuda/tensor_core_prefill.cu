@@ -3,8 +3,10 @@
 
 namespace invar::cuda::tc {
 
-void prefill_column(const Device& device, const ColumnLinear& p, const LinearShape& shape, const PrefillPlan& plan) {
+void prefill_column(const Device& device, const ColumnLinear& p, const LinearShape& shape, const PrefillPlan& plan,
+                    int64_t gated_width) {
   prefill::PrefillTask task = prefill::task_of(shape, plan);
+  task.gate(gated_width);
   task.weights = p.weights->data();
   task.bias = p.bias;
   task.y = p.y;
@@ -16,7 +18,12 @@ void prefill_column(const Device& device, const ColumnLinear& p, const LinearSha
 void prefill_row(const Device& device, const RowLinear& p, int node, const LinearShape& shape, const PrefillPlan& plan) {
   prefill::PrefillTask task = prefill::task_of(shape, plan);
   task.weights = p.weights->data();
-  task.y_fp32 = p.partials + node * node_stride(p);
+  if (p.y) {
+    task.y = p.y;
+    task.bias = p.bias;
+  } else {
+    task.y_fp32 = p.partials + node * node_stride(p);
+  }
   task.y_stride = p.weights->outputs();
   prefill::run<false>(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
 }

@@ -1,124 +1,26 @@
-// A block: one producer thread, two warpgroups of consumers with 64 rows of the tile each. Rows of x are the M side of wgmma,
-// weights the N side; a stage of the ring is 64 k of both. In a cluster two blocks with the same outputs fetch half of the
-// weights each and give them to both.
+// A block: one producer thread, two warpgroups of consumers. Rows of x are the M side of wgmma, weights the N side; a stage of
+// the ring is 64 k of both. In a cluster two blocks with the same outputs fetch half of the weights each and give them to both.
 //
-// A leaf's end costs almost no tensor-core time: the accumulators are two halves of the tile's columns. The last block of 64 k
-// of a leaf is multiplied half by half, and while the first half is added to the totals the second one multiplies, then the
-// first half of the next leaf while the second one is added.
+// The warpgroups have 64 rows of a tile each. A leaf's end costs little tensor-core time: leaves go in turn to two sets of
+// accumulators, of which only the second one has to be waited for, and while one warpgroup adds or writes, the other one
+// multiplies. Or, where a tile is short, they have a tile each and take turns.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/device/cuda/launch.cuh"
-#include "kernels/device/cuda/ptx.cuh"
-#include "kernels/linear/cuda/tensor_core_groups.cuh"
-#include "kernels/linear/cuda/tensor_core_layout.h"
-#include "kernels/linear/cuda/tensor_core_prefill_plan.h"
+#include "kernels/linear/cuda/tensor_core_prefill_output.cuh"
 
 namespace invar::cuda::tc::prefill {
 
-constexpr int kLine = 128;  // bytes
-constexpr int kTileRows = kPrefillTileRows;
-constexpr int kConsumers = 2;  // warpgroups
-constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
-constexpr int kLeafBlocks = numerics::kColumnLeafTc / static_cast<int>(kBlockInputs);
-constexpr int kBlockShared = 232448;   // bytes
-constexpr int kBoxBytes = 16 * kLine;  // 16 rows of 64 bf16 or 32 fp32 outputs on their way out
+// Named barriers: whose turn it is; that the first warpgroup has begun a tile; a warpgroup's own.
+constexpr int kTurnBarrier = 1, kBegunBarrier = 3, kPassBarrier = 4;
 
-struct PrefillTask {
-  const std::byte* weights;  // one matrix; else of each group
-  Groups groups;
-  int rows, outputs, padded;
-  int row_tiles, column_tiles, cluster;
-  int leaves, first_block, last_block;
-  int leaf_begin[numerics::kSegments + 1];  // by segments only
-  bool by_segments;
-  bool short_leaves;  // some leaf that another follows is one block of 64
-  const Bf16* bias;
-  Bf16* y;
-  float* y_fp32;
-  int64_t y_stride;
-  bool boxes;   // y may be written by the copy engine
-  bool wide_y;  // rows of y begin at multiples of 16 bytes
-  float minus_zero;
-
-  __device__ int leaf_end(int leaf) const {
-    if (by_segments) return leaf_begin[leaf + 1];
-    return min((leaf + 1) * kLeafBlocks, last_block);
-  }
-};
-
-template <PrefillMerge kMerge, int kColumns>
-struct Tile {
-  static constexpr int kValues = kColumns / 2;  // accumulators of a thread
-  static constexpr int kHalf = kValues / 2;
-  static constexpr int kRowBytes = kTileRows * kLine, kStageBytes = kRowBytes + kColumns * kLine;
-  // A warp's own piece of shared memory: the tree's level 2 (thread by thread), and the outputs on their way (16 rows of 128
-  // bytes).
-  static constexpr int kStagingBytes = 2 * kBoxBytes;
-  static constexpr int kWarpBytes = kMerge == PrefillMerge::kTree ? kValues * 32 * 4 : kStagingBytes;
-  static constexpr int kOwnBytes = kConsumers * 4 * kWarpBytes, kBarrierBytes = 256;
-  static constexpr int kStages = (kBlockShared - 1024 - kBarrierBytes - kOwnBytes) / kStageBytes;
-  static constexpr int kShared = 1024 + kStages * kStageBytes + kOwnBytes + kBarrierBytes;
-  static_assert(kStages >= 4 && kStages * 16 <= kBarrierBytes && kWarpBytes >= kStagingBytes);
-};
-
-// Where things lie in shared memory.
-template <class Tile>
-struct Ring {
-  uint32_t base;
-  __device__ explicit Ring(const void* shared) : base((ptx::shared_address(shared) + 1023) & ~1023u) {}
-  __device__ uint32_t rows(int stage) const { return base + stage * Tile::kStageBytes; }
-  __device__ uint32_t weights(int stage) const { return rows(stage) + Tile::kRowBytes; }
-  __device__ uint32_t own(int warp) const { return base + Tile::kStages * Tile::kStageBytes + warp * Tile::kWarpBytes; }
-  __device__ uint32_t full(int stage) const { return base + Tile::kStages * Tile::kStageBytes + Tile::kOwnBytes + stage * 16; }
-  __device__ uint32_t empty(int stage) const { return full(stage) + 8; }
-  __device__ uint32_t group_tiles() const {
-    return base + Tile::kStages * Tile::kStageBytes + Tile::kOwnBytes + Tile::kBarrierBytes;
-  }
-};
-
-// The tiles of this block, one after the other. Those of one matrix are walked in bands of rows that stay in the second-level
-// cache, weights passing by.
-template <bool kGrouped>
-struct TileWalk {
-  const PrefillTask& task;
-  uint32_t group_tiles;
-  int columns;
-  int unit, units, row_units, rank;
-
-  __device__ TileWalk(const PrefillTask& t, uint32_t tiles, int tile_columns)
-      : task(t), group_tiles(tiles), columns(tile_columns) {
-    unit = blockIdx.x / task.cluster;
-    row_units = (task.row_tiles + task.cluster - 1) / task.cluster;
-    units = kGrouped ? first_tile_of_group(group_tiles, task.groups.count) : row_units * task.column_tiles;
-    rank = task.cluster > 1 ? ptx::cluster_rank() : 0;
-  }
-  __device__ bool done() const { return unit >= units; }
-  __device__ void next() { unit += gridDim.x / task.cluster; }
-
-  // Rows from `row` on, those before row_end count; outputs from `column` on of `weights`.
-  struct Work {
-    const std::byte* weights;
-    int row, row_end, column;
-  };
-  __device__ Work work() const {
-    if constexpr (kGrouped) {
-      const int group = group_of_tile(group_tiles, task.groups.count, unit);
-      const int begin = static_cast<int>(task.groups.offsets[group]), end = static_cast<int>(task.groups.offsets[group + 1]);
-      const int row_tiles = (end - begin + kTileRows - 1) / kTileRows, i = unit - first_tile_of_group(group_tiles, group);
-      return {task.groups.weights[group], begin + i % row_tiles * kTileRows, end, i / row_tiles * columns};
-    } else {
-      const int band = 16 / task.cluster, of_band = band * task.column_tiles, first = unit / of_band * band;
-      const int in_band = min(band, row_units - first), i = unit % of_band;
-      return {task.weights, ((first + i % in_band) * task.cluster + rank) * kTileRows, task.rows, i / in_band * columns};
-    }
-  }
-};
-
-template <class Tile, int kColumns, bool kGrouped>
+template <class Tile, bool kGrouped>
 __device__ void produce(const PrefillTask& task, const CUtensorMap* x_map, const Ring<Tile>& ring) {
+  constexpr int kColumns = Tile::kColumns;
   TileWalk<kGrouped> walk(task, ring.group_tiles(), kColumns);
   struct Step {
     int unit, block;
@@ -170,321 +72,249 @@ __device__ void produce(const PrefillTask& task, const CUtensorMap* x_map, const
   }
 }
 
-// A thread's part of a tile. A plain copy of an accumulator is written as the addition of an opaque -0, which changes no bit:
-// the compiler spills around register copies of accumulators, not around additions.
-template <PrefillMerge kMerge, int kColumns>
-struct Values {
-  using T = Tile<kMerge, kColumns>;
-  static constexpr int kTotals = kMerge == PrefillMerge::kChain ? 1 : T::kValues;
-  static constexpr int kPairs = kMerge == PrefillMerge::kTree ? T::kValues : 1;
-  float acc[T::kValues];
-  float total[kTotals];  // the fold so far; in a tree the last even segment
-  float pair[kPairs];    // in a tree: the last sum of two segments that waits for
-                         // its partner
-  float minus_zero;
-  uint32_t four;  // shared memory: in a tree of eight the sum of the first four, this thread's value i at four + i / 4 * 512
+// A warpgroup's way through the ring.
+template <class T>
+struct Reader {
+  const Ring<T>& ring;
+  const int cluster, rank, thread;
+  int stage = 0, held = -1;  // held: read by multiplications that may be under way
+  uint32_t parity = 0;
 
-  template <int kWhich>
-  __device__ void leaf_ends(int leaf) {
-    constexpr int kBegin = kWhich * T::kHalf, kEnd = kBegin + T::kHalf;
-    if constexpr (kMerge == PrefillMerge::kFold) {
-      if (leaf == 0) {
-#pragma unroll
-        for (int i = kBegin; i < kEnd; ++i) total[i] = numerics::add(acc[i], minus_zero);
-      } else {
-#pragma unroll
-        for (int i = kBegin; i < kEnd; ++i) total[i] = numerics::add(total[i], acc[i]);
-      }
-    }
-    if constexpr (kMerge == PrefillMerge::kTree) {
-      if (leaf % 2 == 0) {
-#pragma unroll
-        for (int i = kBegin; i < kEnd; ++i) total[i] = numerics::add(acc[i], minus_zero);
-      } else if (leaf % 4 == 1) {
-#pragma unroll
-        for (int i = kBegin; i < kEnd; ++i) pair[i] = numerics::add(total[i], acc[i]);
-      } else {
-#pragma unroll
-        for (int i = kBegin; i < kEnd; i += 4)
-          ptx::store_shared_float4(four + i * 128, {quad(i), quad(i + 1), quad(i + 2), quad(i + 3)});
-      }
+  __device__ Reader(const Ring<T>& r, int blocks)
+      : ring(r), cluster(blocks), rank(blocks > 1 ? static_cast<int>(ptx::cluster_rank()) : 0), thread(threadIdx.x % 128) {}
+  __device__ void next() {
+    if (++stage == T::kStages) {
+      stage = 0;
+      parity ^= 1;
     }
   }
-  // The tile's last leaf: the result is in acc.
-  __device__ void tile_ends(int leaves) {
-    if constexpr (kMerge == PrefillMerge::kFold) {
-      if (leaves == 1) return;
-#pragma unroll
-      for (int i = 0; i < T::kValues; ++i) acc[i] = numerics::add(total[i], acc[i]);
-    }
-    if constexpr (kMerge == PrefillMerge::kTree) {
-#pragma unroll
-      for (int i = 0; i < T::kValues; ++i) acc[i] = quad(i);
-      if (leaves == 4) return;
-#pragma unroll
-      for (int i = 0; i < T::kValues; i += 4) {
-        const float4 v = ptx::load_shared_float4(four + i * 128);
-        acc[i] = numerics::add(v.x, acc[i]);
-        acc[i + 1] = numerics::add(v.y, acc[i + 1]);
-        acc[i + 2] = numerics::add(v.z, acc[i + 2]);
-        acc[i + 3] = numerics::add(v.w, acc[i + 3]);
-      }
+  // Stages that the other warpgroup reads.
+  __device__ void skip(int count) {
+    stage += count;
+    parity ^= stage / T::kStages & 1;
+    stage %= T::kStages;
+  }
+  // The stage is read to its end: both blocks may fill theirs.
+  __device__ void release(int which) const {
+    if (thread >= cluster) return;
+    if (thread == rank) {
+      ptx::barrier_arrive(ring.empty(which));
+    } else {
+      ptx::barrier_arrive_peer(ptx::peer_address(ring.empty(which), thread));
     }
   }
-
- private:
-  __device__ float quad(int i) const { return numerics::add(pair[i], numerics::add(total[i], acc[i])); }
+  // A stage that this warpgroup has nothing to do with. Its warps wait for each other as multiplications make them: who is a
+  // whole turn of the ring late could not tell the parities apart.
+  __device__ void pass(int warpgroup) {
+    ptx::barrier_wait(ring.full(stage), parity);
+    ptx::named_barrier_sync(kPassBarrier + warpgroup, 128);
+    release(stage);
+    next();
+  }
+  // One block of 64 k times this warpgroup's rows, which begin at `row` of the tile, into d; leaves it under way.
+  __device__ __forceinline__ void multiply(float (&d)[T::kValues], int row, int accumulate) {
+    ptx::barrier_wait(ring.full(stage), parity);
+    const uint64_t a = ptx::matrix_descriptor(ring.rows(stage) + row * kLine);
+    const uint64_t b = ptx::matrix_descriptor(ring.weights(stage));
+    ptx::warpgroup_fence();
+#pragma unroll
+    for (int step = 0; step < 4; ++step)
+#pragma unroll
+      for (int slab = 0; slab < T::kSlabs; ++slab)
+        ptx::Wgmma<T::kColumns>::multiply(d + slab * T::kSlabValues, a + slab * (64 * kLine / 16) + step * 2, b + step * 2,
+                                          accumulate || step);
+    ptx::warpgroup_commit();
+    ptx::warpgroup_wait<1>();
+    if (held >= 0) release(held);
+    held = stage;
+    next();
+  }
+  __device__ void drain() {
+    ptx::warpgroup_wait<0>();
+    release(held);
+    held = -1;
+  }
 };
 
-// The tile's values leave: row `row` of this thread's first value's warp, column `column` of the tile's first output.
-template <int kValues>
-__device__ void write_fp32(const PrefillTask& task, const float (&acc)[kValues], int row, int row_end, int column) {
-  const int lane = threadIdx.x % 32;
-  const bool pairs = task.wide_y;
-#pragma unroll
-  for (int i = 0; i < kValues; i += 2) {
-    const int m = row + lane / 4 + (i & 2) * 4, n = column + i / 4 * 8 + lane % 4 * 2;
-    if (m >= row_end) continue;
-    float* to = task.y_fp32 + m * task.y_stride + n;
-    if (pairs && n + 1 < task.outputs) {
-      *reinterpret_cast<float2*>(to) = {acc[i], acc[i + 1]};
-    } else {
-      if (n < task.outputs) to[0] = acc[i];
-      if (n + 1 < task.outputs) to[1] = acc[i + 1];
-    }
-  }
+__device__ inline void boxes_are_free() {
+  if (threadIdx.x % 32 == 0) ptx::wait_stores_read<0>();
+  __syncwarp();
 }
 
-// 32 values of a thread as 16 rows of 64 bf16 in shared memory, swizzled.
-__device__ inline void store_bf16_box(const float* values, uint32_t to) {
-  const int lane = threadIdx.x % 32, line = lane % 16;
-#pragma unroll
-  for (int part = 0; part < 4; ++part) {  // 16 columns: four matrices of 8 x 8
-    uint32_t words[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) words[i] = ptx::bf16_pair(values[part * 8 + i * 2], values[part * 8 + i * 2 + 1]);
-    const int piece = part * 2 + lane / 16;
-    ptx::store_matrices(to + line * kLine + ((piece ^ (line & 7)) << 4), words);
-  }
-}
-
-// Through the warp's own shared memory, 16 rows of 64 outputs at a time, so that whole lines go to memory.
-template <int kValues>
-__device__ void write_bf16(const PrefillTask& task, const float (&acc)[kValues], int row, int row_end, int column,
-                           uint32_t staging) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int box = 0; box < kValues / 32; ++box) {
-    __syncwarp();
-    store_bf16_box(&acc[box * 32], staging);
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int line = i * 4 + lane / 8, piece = lane % 8, m = row + line, n = column + box * 64 + piece * 8;
-      union {
-        uint4 words;
-        Bf16 values[8];
-      };
-      words = ptx::load_shared_words(staging + line * kLine + ((piece ^ (line & 7)) << 4));
-      if (m >= row_end) continue;
-      Bf16* to = task.y + m * task.y_stride + n;
-      if (task.wide_y && n + 8 <= task.outputs) {
-        *reinterpret_cast<uint4*>(to) = words;
-      } else {
-#pragma unroll
-        for (int j = 0; j < 8; ++j)
-          if (n + j < task.outputs) to[j] = values[j];
-      }
-    }
-  }
-}
-
-// The same by the copy engine, which goes on while the next tile is multiplied; two boxes are under way. Whole boxes, except
-// where y ends.
-template <bool kFp32, int kValues>
-__device__ void send_boxes(const PrefillTask& task, const CUtensorMap* y_map, const float (&acc)[kValues], int row, int column,
-                           uint32_t staging) {
-  constexpr int kWidth = kFp32 ? 32 : 64, kOfBox = kWidth / 2;  // outputs of a box, values of a thread
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int box = 0; box < kValues / kOfBox; ++box) {
-    if (column + box * kWidth >= task.outputs) break;
-    const uint32_t to = staging + box % 2 * kBoxBytes;
-    if (lane == 0) ptx::wait_stores_read<1>();
-    __syncwarp();
-    if constexpr (kFp32) {
-#pragma unroll
-      for (int i = 0; i < kOfBox; i += 2) {
-        const int line = lane / 4 + (i & 2) * 4, piece = i / 4 * 2 + lane % 4 / 2;
-        ptx::store_shared_float2(to + line * kLine + ((piece ^ (line & 7)) << 4) + lane % 2 * 8,
-                                 {acc[box * kOfBox + i], acc[box * kOfBox + i + 1]});
-      }
-    } else {
-      store_bf16_box(&acc[box * kOfBox], to);
-    }
-    ptx::fence_async_shared();
-    __syncwarp();
-    if (lane == 0) {
-      ptx::store_box(y_map, row, column + box * kWidth, to);
-      ptx::commit_stores();
-    }
-  }
-}
-
+// Both warpgroups at one tile.
 template <PrefillMerge kMerge, int kColumns, bool kGrouped>
 __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const Ring<Tile<kMerge, kColumns>>& ring,
                         int warpgroup) {
   using T = Tile<kMerge, kColumns>;
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  Values<kMerge, kColumns> values;
-  values.minus_zero = task.minus_zero;
-  values.four = ring.own(warpgroup * 4 + warp) + lane * 16;
-  const uint32_t rank = task.cluster > 1 ? ptx::cluster_rank() : 0;
-  int stage = 0, held = -1;
-  uint32_t parity = 0;
-  const auto next = [&] {
-    held = stage;
-    if (++stage == T::kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  };
-  // The stage held is read to its end: both blocks may fill theirs.
-  const auto release = [&] {
-    if (thread >= task.cluster) return;
-    if (thread == static_cast<int>(rank)) {
-      ptx::barrier_arrive(ring.empty(held));
-    } else {
-      ptx::barrier_arrive_peer(ptx::peer_address(ring.empty(held), thread));
-    }
-  };
-  const auto wait_full = [&] { ptx::barrier_wait(ring.full(stage), parity); };
-  const auto multiply = [&](auto half, int accumulate) {
-    constexpr int kWhich = decltype(half)::value;  // 0, 1: half of the columns; 2: all
-    const uint64_t a = ptx::matrix_descriptor(ring.rows(stage) + warpgroup * 64 * kLine);
-    const uint64_t b = ptx::matrix_descriptor(ring.weights(stage) + (kWhich == 1 ? kColumns / 2 * kLine : 0));
-    ptx::warpgroup_fence();
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      if constexpr (kWhich == 2) {
-        ptx::Wgmma<kColumns>::multiply(values.acc, a + step * 2, b + step * 2, accumulate || step);
-      } else {
-        ptx::Wgmma<kColumns / 2>::multiply(values.acc + kWhich * T::kHalf, a + step * 2, b + step * 2, accumulate || step);
-      }
-    }
-    ptx::warpgroup_commit();
-  };
-  constexpr std::integral_constant<int, 0> kFirst;
-  constexpr std::integral_constant<int, 1> kSecond;
-  constexpr std::integral_constant<int, 2> kAll;
-  const auto both_halves = [&] {
-    wait_full();
-    multiply(kFirst, 1);
-    multiply(kSecond, 1);
-    ptx::warpgroup_wait<2>();
-    release();
-    next();
+  const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;  // value i of sums at sums + i / 4 * 512
+  float acc[T::kValues];
+  float other[T::kTwo ? T::kValues : 4];  // accumulators of the second leaf
+  float pair[T::kTree ? T::kValues : 4];  // of a tree: a pair that waits for its partner
+  Reader<T> reader(ring, task.cluster);
+  int announce = 0;  // blocks until the other warpgroup may begin
+  int block = 0;
+  // Multiplies blocks [block, end) into d, a chain from +0; the last one may be under way behind it.
+  const auto leaf = [&](float(&d)[T::kValues], int end) {
+    int accumulate = 0;
+#pragma unroll 1
+    do {
+      reader.multiply(d, warpgroup * 64, accumulate);
+      if (announce && --announce == 0) ptx::named_barrier_arrive(kBegunBarrier, kConsumers * 128);
+      accumulate = 1;
+    } while (++block < end);
   };
 
+  // Of a tile that had not so many. Waits for the other one, or arrivals for two tiles might count as everybody's for one.
+  const auto announce_late = [&] {
+    if (announce) ptx::named_barrier_sync(kBegunBarrier, kConsumers * 128);
+    announce = 0;
+  };
+
+  TileWalk<kGrouped> walk(task, ring.group_tiles(), kColumns);
+  if (walk.done()) return;
+  auto following = walk.work();
 #pragma unroll 1
-  for (TileWalk<kGrouped> walk(task, ring.group_tiles(), kColumns); !walk.done(); walk.next()) {
-    if (lane == 0) ptx::wait_stores_read<0>();  // the last tile's outputs: their place has other uses
-    __syncwarp();
-    ptx::forget(values.total);
-    ptx::forget(values.pair);
-    ptx::pin(values.acc);
-    int block = task.first_block;
-    if constexpr (kMerge == PrefillMerge::kChain) {
-      wait_full();
-      multiply(kAll, 0);
-      next();
-#pragma unroll 1
-      for (++block; block < task.last_block; ++block) {
-        wait_full();
-        multiply(kAll, 1);
-        ptx::warpgroup_wait<1>();
-        release();
-        next();
-      }
-    } else if (kMerge == PrefillMerge::kTree && task.short_leaves) {
-      // No time to overlap within a leaf: the other warpgroup multiplies meanwhile.
-#pragma unroll 1
-      for (int leaf = 0;; ++leaf) {
-        const int begin = block, end = task.leaf_end(leaf);
-#pragma unroll 1
-        for (; block < end; ++block) {
-          wait_full();
-          multiply(kFirst, block > begin);
-          multiply(kSecond, block > begin);
-          ptx::warpgroup_wait<0>();
-          next();
-          if (leaf + 1 < task.leaves || block + 1 < end) release();
-        }
-        if (leaf + 1 == task.leaves) break;
-        ptx::pin(values.acc);
-        values.template leaf_ends<0>(leaf);
-        values.template leaf_ends<1>(leaf);
-      }
-    } else {
-      wait_full();
-      multiply(kFirst, 0);
-      multiply(kSecond, 0);
-      next();
-      ++block;
-#pragma unroll 1
-      for (int leaf = 0;; ++leaf) {  // its first block is under way
-        const bool last_leaf = leaf + 1 == task.leaves;
-        const int end = task.leaf_end(leaf) - (last_leaf ? 0 : 1);
-#pragma unroll 1
-        for (; block < end; ++block) both_halves();
-        if (last_leaf) break;
-        // The leaf's last block: out of the loop, so that the compiler sees which multiplications are under way below.
-        both_halves();
-        ++block;
-        ptx::warpgroup_wait<1>();
-        ptx::pin<0, T::kHalf>(values.acc);
-        values.template leaf_ends<0>(leaf);
-        wait_full();
-        multiply(kFirst, 0);
-        ptx::warpgroup_wait<1>();
-        ptx::pin<T::kHalf, T::kValues>(values.acc);
-        release();
-        values.template leaf_ends<1>(leaf);
-        multiply(kSecond, 0);
-        next();
-        ++block;
-      }
-    }
-    ptx::warpgroup_wait<0>();
-    ptx::pin(values.acc);
-    release();
-    values.tile_ends(task.leaves);
-    const auto work = walk.work();
-    const int row = work.row + warpgroup * 64 + warp * 16, column = work.column;
-    if (task.bias) {
-#pragma unroll
-      for (int i = 0; i < T::kValues; i += 4) {
-        const int n = column + i / 4 * 8 + lane % 4 * 2;
-        const float b0 = numerics::widen(n < task.outputs ? task.bias[n] : Bf16{0});
-        const float b1 = numerics::widen(n + 1 < task.outputs ? task.bias[n + 1] : Bf16{0});
-        values.acc[i] = numerics::add(values.acc[i], b0);
-        values.acc[i + 1] = numerics::add(values.acc[i + 1], b1);
-        values.acc[i + 2] = numerics::add(values.acc[i + 2], b0);
-        values.acc[i + 3] = numerics::add(values.acc[i + 3], b1);
-      }
-    }
-    const uint32_t staging = ring.own(warpgroup * 4 + warp);
-    if (task.boxes && (!kGrouped || row + 16 <= work.row_end)) {
-      if (task.y) {
-        send_boxes<false>(task, y_map, values.acc, row, column, staging);
+  for (bool more = true; more;) {
+    const auto work = following;
+    if (task.lead) {
+      if (warpgroup == 1) {
+        ptx::named_barrier_sync(kBegunBarrier, kConsumers * 128);
       } else {
-        send_boxes<true>(task, y_map, values.acc, row, column, staging);
+        announce = task.lead + 1;
       }
-    } else if (task.y) {
-      write_bf16(task, values.acc, row, work.row_end, column, staging);
-    } else {
-      write_fp32(task, values.acc, row, work.row_end, column);
     }
+    block = task.first_block;
+    const auto look_ahead = [&] {
+      walk.next();
+      more = !walk.done();
+      if (more) following = walk.work();
+    };
+    if (work.row + warpgroup * 64 >= work.row_end) {  // no row for this warpgroup
+      announce_late();
+#pragma unroll 1
+      for (; block < task.last_block; ++block) reader.pass(warpgroup);
+      look_ahead();
+      continue;
+    }
+    const int row = work.row + warpgroup * 64 + warp * 16;
+    ptx::forget(acc);
+    ptx::forget(other);
+    ptx::forget(pair);
+    leaf(acc, task.leaf_end(0));
+    look_ahead();  // while it multiplies
+    if constexpr (kMerge == PrefillMerge::kChain) {
+      reader.drain();
+      ptx::pin(acc);
+    } else if constexpr (kMerge == PrefillMerge::kFold) {
+      if (task.leaves == 1) {
+        reader.drain();
+        ptx::pin(acc);
+      } else {
+        int i = 1;
+#pragma unroll 1
+        do {
+          leaf(other, task.leaf_end(i));
+          reader.drain();
+          ptx::pin(acc);
+          ptx::pin(other);
+#pragma unroll
+          for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(acc[j], other[j]);
+        } while (++i < task.leaves);
+      }
+    } else {
+      boxes_are_free();
+#pragma unroll 1
+      for (int i = 1;; i += 2) {
+        leaf(other, task.leaf_end(i));
+        reader.drain();
+        ptx::pin(acc);
+        ptx::pin(other);
+#pragma unroll
+        for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(acc[j], other[j]);
+        const bool waits = i % 4 == 1, last = i + 1 == task.leaves;
+        if (waits) {
+#pragma unroll
+          for (int j = 0; j < T::kValues; ++j) pair[j] = numerics::add(acc[j], task.minus_zero);
+        } else {
+#pragma unroll
+          for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(pair[j], acc[j]);
+          if (last) break;
+#pragma unroll
+          for (int j = 0; j < T::kValues; j += 4)
+            ptx::store_shared_float4(sums + j * 128, {acc[j], acc[j + 1], acc[j + 2], acc[j + 3]});
+        }
+        leaf(acc, task.leaf_end(i + 1));
+      }
+      if (task.leaves == 8) {
+#pragma unroll
+        for (int j = 0; j < T::kValues; j += 4) {
+          const float4 v = ptx::load_shared_float4(sums + j * 128);
+          acc[j] = numerics::add(v.x, acc[j]);
+          acc[j + 1] = numerics::add(v.y, acc[j + 1]);
+          acc[j + 2] = numerics::add(v.z, acc[j + 2]);
+          acc[j + 3] = numerics::add(v.w, acc[j + 3]);
+        }
+      }
+    }
+    announce_late();
+    if (task.bias) add_bias(task, acc, work.column, 1);
+    // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
+    if constexpr (T::kSums)
+      __syncwarp();
+    else
+      boxes_are_free();
+    if constexpr (!T::kTree) {
+      if (task.gated) {
+        write_gated<kGrouped>(task, y_map, acc, row, work.row_end, work.column / 2, own);
+        continue;
+      }
+    }
+    write_slab<T, kGrouped, 0>(task, y_map, acc, row, work.row_end, work.column, own);
+  }
+  if (lane == 0) ptx::wait_stores_read<0>();
+}
+
+// Each warpgroup has every second tile, whole: while one multiplies, the other one writes.
+template <class T>
+__device__ void consume_in_turns(const PrefillTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
+  const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32, blocks = task.last_block - task.first_block;
+  const uint32_t own = ring.own(warpgroup * 4 + warp);
+  float acc[T::kValues];
+  Reader<T> reader(ring, task.cluster);
+  TileWalk<false> walk(task, 0, T::kColumns);
+  if (warpgroup == 1) {
+    ptx::named_barrier_arrive(kTurnBarrier, kConsumers * 128);
+    walk.next();
+    reader.skip(blocks);
+  }
+  if (walk.done()) return;
+  auto following = walk.work();
+#pragma unroll 1
+  for (bool more = true; more;) {
+    const auto work = following;
+    ptx::forget(acc);
+    // Behind it all of the other one's stages have arrived: a parity tells only a stage's next turn from its last one.
+    ptx::named_barrier_sync(kTurnBarrier + warpgroup, kConsumers * 128);
+    int accumulate = 0;
+#pragma unroll 1
+    for (int i = 0; i < blocks; ++i) {
+      reader.multiply(acc, 0, accumulate);
+      accumulate = 1;
+    }
+    ptx::named_barrier_arrive(kTurnBarrier + 1 - warpgroup, kConsumers * 128);
+    walk.next();
+    walk.next();
+    more = !walk.done();
+    if (more) following = walk.work();
+    reader.drain();
+    ptx::pin(acc);
+    reader.skip(blocks);
+    boxes_are_free();
+    const int row = work.row + warp * 16;
+    if (task.bias) add_bias(task, acc, work.column, 2);
+    write_slab<T, false, 0>(task, y_map, acc, row, work.row_end, work.column, own);
+    write_slab<T, false, 1>(task, y_map, acc, row + 64, work.row_end, work.column, own);
   }
   if (lane == 0) ptx::wait_stores_read<0>();
 }
@@ -494,12 +324,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     prefill_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap y_map,
                    const __grid_constant__ PrefillTask task) {
   using T = Tile<kMerge, kColumns>;
+  static_assert(!(T::kTurns && kGrouped));
   extern __shared__ std::byte shared[];
   const Ring<T> ring(shared);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < T::kStages; ++stage) {
       ptx::barrier_init(ring.full(stage), 1);
-      ptx::barrier_init(ring.empty(stage), kConsumers * task.cluster);
+      ptx::barrier_init(ring.empty(stage), (T::kTurns ? 1 : kConsumers) * task.cluster);
     }
     ptx::fence_barrier_init();
   }
@@ -517,74 +348,90 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warpgroup == kConsumers) {
     ptx::fewer_registers<kProducerRegisters>();
     if (threadIdx.x / 32 == kConsumers * 4) {
-      if (ptx::elect_one()) produce<T, kColumns, kGrouped>(task, &x_map, ring);
+      if (ptx::elect_one()) produce<T, kGrouped>(task, &x_map, ring);
       __syncwarp();
     }
   } else {
     ptx::more_registers<kConsumerRegisters>();
-    consume<kMerge, kColumns, kGrouped>(task, &y_map, ring, warpgroup);
+    if constexpr (T::kTurns) {
+      consume_in_turns<T>(task, &y_map, ring, warpgroup);
+    } else {
+      consume<kMerge, kColumns, kGrouped>(task, &y_map, ring, warpgroup);
+    }
   }
   // Who leaves early would take barriers and memory away that the other block still writes to.
   __syncwarp();
   if (task.cluster > 1) ptx::cluster_sync();
 }
 
-template <PrefillMerge kMerge, int kColumns, bool kGrouped>
-void run(const Device& device, const CUtensorMap& x_map, const CUtensorMap& y_map, const PrefillPlan& plan,
-         const PrefillTask& task) {
-  launch(device,
-         {.grid = static_cast<unsigned>(plan.grid),
-          .block = kThreads,
-          .shared = Tile<kMerge, kColumns>::kShared + group_tiles_bytes(task.groups.count),
-          .cluster = static_cast<unsigned>(plan.cluster),
-          .dependent = true},
-         prefill_kernel<kMerge, kColumns, kGrouped>, x_map, y_map, task);
-}
-
 inline PrefillTask task_of(const LinearShape& shape, const PrefillPlan& plan) {
   PrefillTask task{};
   task.rows = shape.rows;
   task.outputs = shape.outputs;
+  task.y_columns = shape.outputs;
   task.padded = static_cast<int>(padded_outputs(shape.outputs));
   task.row_tiles = plan.row_tiles;
   task.column_tiles = plan.column_tiles;
   task.cluster = plan.cluster;
+  task.band = plan.band;
+  task.lead = plan.lead;
   task.leaves = shape.leaves();
   task.first_block = shape.leaf_begin.front();
   task.last_block = shape.leaf_begin.back();
   task.by_segments = shape.by_segments;
   if (shape.by_segments) std::copy(shape.leaf_begin.begin(), shape.leaf_begin.end(), task.leaf_begin);
-  for (int i = 0; i + 1 < shape.leaves(); ++i) task.short_leaves |= shape.leaf_begin[i + 1] - shape.leaf_begin[i] < 2;
   task.minus_zero = -0.0f;
   return task;
 }
 
-// y in boxes of 16 rows times 128 bytes, swizzled as cuda::tensor_map's.
-inline CUtensorMap output_map(const Device& device, const PrefillTask& task) {
-  if (task.y) return tensor_map(device, task.y, task.rows, task.outputs, task.y_stride, 16);
+// y in boxes of 16 rows times 128 bytes, or 64 where narrow, swizzled.
+inline CUtensorMap output_map(const Device& device, const PrefillTask& task, bool narrow) {
+  const bool fp32 = task.y == nullptr;
   CUtensorMap map;
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(task.outputs), static_cast<cuuint64_t>(task.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(task.y_stride) * sizeof(float)};
-  const cuuint32_t box[2] = {32, 16}, steps[2] = {1, 1};
-  const CUresult result = device.cuda().encode_tensor_map(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, task.y_fp32, sizes, strides,
-                                                          box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                                          CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(task.y_columns), static_cast<cuuint64_t>(task.rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(task.y_stride) * (fp32 ? sizeof(float) : sizeof(Bf16))};
+  const cuuint32_t box[2] = {(narrow ? 64u : 128u) / (fp32 ? 4 : 2), 16}, steps[2] = {1, 1};
+  const CUresult result = device.cuda().encode_tensor_map(
+      &map, fp32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
+      fp32 ? static_cast<void*>(task.y_fp32) : task.y, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      narrow ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) throw DeviceFailure("cuTensorMapEncodeTiled refuses the outputs of a linear");
   return map;
+}
+
+template <PrefillMerge kMerge, int kColumns, bool kGrouped>
+void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, const PrefillTask& task) {
+  using T = Tile<kMerge, kColumns>;
+  launch(device,
+         {.grid = static_cast<unsigned>(plan.grid),
+          .block = kThreads,
+          .shared = T::kShared + group_tiles_bytes(task.groups.count),
+          .cluster = static_cast<unsigned>(plan.cluster),
+          .dependent = true},
+         prefill_kernel<kMerge, kColumns, kGrouped>, x_map,
+         task.boxes ? output_map(device, task, T::kNarrow || task.gated) : x_map, task);
 }
 
 template <bool kGrouped>
 void run(const Device& device, const Bf16* x, int64_t x_stride, int64_t inputs, const PrefillPlan& plan, PrefillTask task) {
   task.wide_y = task.y ? reinterpret_cast<uintptr_t>(task.y) % 16 == 0 && task.y_stride % 8 == 0
                        : reinterpret_cast<uintptr_t>(task.y_fp32) % 8 == 0 && task.y_stride % 2 == 0;
-  const CUtensorMap x_map = tensor_map(device, x, task.rows, inputs, x_stride, kTileRows);
   task.boxes = task.y ? task.wide_y : reinterpret_cast<uintptr_t>(task.y_fp32) % 16 == 0 && task.y_stride % 4 == 0;
-  const CUtensorMap y_map = task.boxes ? output_map(device, task) : x_map;
-  if (plan.merge == PrefillMerge::kChain) return run<PrefillMerge::kChain, 256, kGrouped>(device, x_map, y_map, plan, task);
-  if (plan.merge == PrefillMerge::kTree) return run<PrefillMerge::kTree, 128, kGrouped>(device, x_map, y_map, plan, task);
-  if (plan.columns == 192) return run<PrefillMerge::kFold, 192, kGrouped>(device, x_map, y_map, plan, task);
-  if (plan.columns == 64) return run<PrefillMerge::kFold, 64, kGrouped>(device, x_map, y_map, plan, task);
-  run<PrefillMerge::kFold, 128, kGrouped>(device, x_map, y_map, plan, task);
+  const CUtensorMap x_map = tensor_map(device, x, task.rows, inputs, x_stride, kTileRows);
+  using enum PrefillMerge;
+  const auto start = [&](auto merge, auto columns) {
+    run<decltype(merge)::value, decltype(columns)::value, kGrouped>(device, x_map, plan, task);
+  };
+  const auto fold = [&](auto columns) { start(std::integral_constant<PrefillMerge, kFold>(), columns); };
+  const std::integral_constant<int, 128> narrow;
+  if (plan.merge == kChain) return start(std::integral_constant<PrefillMerge, kChain>(), std::integral_constant<int, 256>());
+  if (plan.merge == kTree) return start(std::integral_constant<PrefillMerge, kTree>(), narrow);
+  if constexpr (!kGrouped)
+    if (plan.merge == kTurns) return start(std::integral_constant<PrefillMerge, kTurns>(), narrow);
+  if (plan.columns == 192) return fold(std::integral_constant<int, 192>());
+  if (plan.columns == 128) return fold(narrow);
+  fold(std::integral_constant<int, 64>());
 }
 
 }  // namespace invar::cuda::tc::prefill

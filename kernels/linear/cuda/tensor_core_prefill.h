@@ -7,8 +7,11 @@
 namespace invar::cuda::tc {
 
 // x must be fit for a tensor map: 16-byte aligned, its stride a multiple of 8.
-void prefill_column(const Device& device, const ColumnLinear& problem, const LinearShape& shape, const PrefillPlan& plan);
-// One node of problem.nodes: `shape` is its segments.
+// With a gated_width the outputs are those of GatedWeights, alternating, and y is silu_mul of them, [rows][gated_width], bf16;
+// the plan's tiles then have at least 64 outputs of one leaf or a fold.
+void prefill_column(const Device& device, const ColumnLinear& problem, const LinearShape& shape, const PrefillPlan& plan,
+                    int64_t gated_width = 0);
+// One node of problem.nodes, or y: `shape` is its segments.
 void prefill_row(const Device& device, const RowLinear& problem, int node, const LinearShape& shape, const PrefillPlan& plan);
 
 }  // namespace invar::cuda::tc

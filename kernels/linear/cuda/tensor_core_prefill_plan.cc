@@ -14,16 +14,14 @@ struct TileKind {
 };
 // The kernels there are.
 constexpr TileKind kTiles[] = {
-    {PrefillMerge::kChain, 256, 256}, {PrefillMerge::kFold, 192, 196}, {PrefillMerge::kFold, 128, 136},
-    {PrefillMerge::kFold, 64, 80},    {PrefillMerge::kTree, 128, 140},
+    {PrefillMerge::kChain, 256, 256}, {PrefillMerge::kTurns, 128, 120}, {PrefillMerge::kFold, 192, 196},
+    {PrefillMerge::kFold, 128, 139},  {PrefillMerge::kFold, 64, 80},    {PrefillMerge::kTree, 128, 140},
 };
 
 bool fits(PrefillMerge merge, const LinearShape& shape) {
-  if (merge == PrefillMerge::kFold)  // a leaf that another follows ends in a block of its own
-    for (int i = 0; i + 1 < shape.leaves(); ++i)
-      if (shape.leaf_begin[i + 1] - shape.leaf_begin[i] < 2) return false;
   switch (merge) {
     case PrefillMerge::kChain:
+    case PrefillMerge::kTurns:
       return shape.leaves() == 1;
     case PrefillMerge::kFold:
       return !shape.by_segments || shape.leaves() <= 2;
@@ -33,13 +31,39 @@ bool fits(PrefillMerge merge, const LinearShape& shape) {
   return false;
 }
 
+int64_t weight_bytes(const LinearShape& shape) {
+  return int64_t{shape.outputs} * (shape.leaf_begin.back() - shape.leaf_begin.front()) * 128;
+}
+
 // Blocks that fetch weights for each other wait for each other: worth it where weights come from far, or where tiles are narrow
 // and many.
 int preferred_cluster(const LinearShape& shape, const TileKind& tile) {
-  const int64_t weight_bytes = int64_t{shape.outputs} * (shape.leaf_begin.back() - shape.leaf_begin.front()) * 128;
-  if (tile.columns >= 192) return weight_bytes > (int64_t{256} << 20) ? 2 : 1;
-  return shape.rows >= 2048 || weight_bytes >= (int64_t{64} << 20) ? 2 : 1;
+  const int blocks = shape.leaf_begin.back() - shape.leaf_begin.front();
+  switch (tile.merge) {
+    case PrefillMerge::kChain:
+      return 1;
+    case PrefillMerge::kTurns:
+      return shape.rows >= 2048 && blocks > 8 ? 2 : 1;
+    case PrefillMerge::kTree:
+      return shape.rows >= 2048 || weight_bytes(shape) > (int64_t{256} << 20) ? 2 : 1;
+    case PrefillMerge::kFold:
+      break;
+  }
+  if (tile.columns >= 192) return weight_bytes(shape) > (int64_t{100} << 20) ? 2 : 1;
+  return shape.rows >= 2048 || weight_bytes(shape) >= (int64_t{64} << 20) ? 2 : 1;
 }
+
+// As many tiles of rows, a power of two, as have so much of x.
+int band_of(const LinearShape& shape) {
+  constexpr int64_t kBandBytes = int64_t{60} << 20;
+  const int64_t tile_bytes = int64_t{kPrefillTileRows} * (shape.leaf_begin.back() - shape.leaf_begin.front()) * 128;
+  int band = 16;
+  while (band > 2 && band * tile_bytes > kBandBytes) band /= 2;
+  return band;
+}
+
+// Beyond it a tile's outputs are little beside its products, and a wide tile fetches less.
+constexpr int kMostTurnBlocks = 24;
 
 // Tiles that the busiest block has.
 int rounds(const PrefillPlan& plan) {
@@ -50,17 +74,20 @@ int rounds(const PrefillPlan& plan) {
 }  // namespace
 
 std::string PrefillPlan::describe() const {
-  const char* name = merge == PrefillMerge::kChain ? "chain" : merge == PrefillMerge::kFold ? "fold" : "tree";
-  return absl::StrCat(name, " ", kPrefillTileRows, "x", columns, ", cluster ", cluster, ", ", row_tiles, "x", column_tiles,
+  constexpr const char* kNames[] = {"chain", "turns", "fold", "tree"};
+  return absl::StrCat(kNames[static_cast<int>(merge)], " ", kPrefillTileRows, "x", columns, ", cluster ", cluster,
+                      lead ? absl::StrCat(", lead ", lead, ", ") : ", ", "band ", band, ", ", row_tiles, "x", column_tiles,
                       " tiles, grid ", grid);
 }
 
 std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, PrefillMerge merge, int columns, int cluster,
                                         const Chip& chip) {
-  const bool known = std::any_of(std::begin(kTiles), std::end(kTiles),
-                                 [&](const TileKind& t) { return t.merge == merge && t.columns == columns; });
-  if (!known || !fits(merge, shape) || cluster < 1 || cluster > 2) return std::nullopt;
-  PrefillPlan plan{.merge = merge, .columns = columns, .cluster = cluster};
+  const bool known = std::any_of(std::begin(kTiles), std::end(kTiles), [&](const TileKind& t) {
+    return t.merge == merge && t.columns == columns && fits(merge, shape);
+  });
+  if (!known || cluster < 1 || cluster > 2) return std::nullopt;
+  PrefillPlan plan{.merge = merge, .columns = columns, .cluster = cluster, .band = band_of(shape)};
+  plan.lead = merge == PrefillMerge::kTree ? 1 : 0;
   plan.row_tiles = (shape.rows + kPrefillTileRows - 1) / kPrefillTileRows;
   plan.column_tiles = (shape.outputs + columns - 1) / columns;
   const int64_t units = int64_t{(plan.row_tiles + cluster - 1) / cluster} * plan.column_tiles;
@@ -72,7 +99,15 @@ std::vector<PrefillPlan> prefill_plans(const LinearShape& shape, const Chip& chi
   std::vector<PrefillPlan> plans;
   for (const TileKind& tile : kTiles)
     for (int cluster : {2, 1})
-      if (auto plan = prefill_plan(shape, tile.merge, tile.columns, cluster, chip)) plans.push_back(*plan);
+      if (auto plan = prefill_plan(shape, tile.merge, tile.columns, cluster, chip)) {
+        for (plan->lead = 0; plan->lead <= (plan->merge == PrefillMerge::kTurns ? 0 : kMostLead); ++plan->lead)
+          plans.push_back(*plan);
+        if (plan->band > 4) {
+          plan->band = 4;
+          plan->lead = 0;
+          plans.push_back(*plan);
+        }
+      }
   return plans;
 }
 
@@ -83,6 +118,7 @@ std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, const Chip& ch
     for (int cluster : {2, 1}) {
       const auto plan = prefill_plan(shape, tile.merge, tile.columns, cluster, chip);
       if (!plan) continue;
+      if (plan->merge == PrefillMerge::kTurns && shape.leaf_begin.back() - shape.leaf_begin.front() > kMostTurnBlocks) continue;
       const double cost = rounds(*plan) * tile.cost * (cluster == preferred_cluster(shape, tile) ? 1.0 : 1.04);
       if (best && cost >= least) continue;
       best = plan;

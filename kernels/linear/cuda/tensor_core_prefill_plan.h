@@ -10,11 +10,13 @@
 namespace invar::cuda::tc {
 
 inline constexpr int kPrefillTileRows = 128;
+inline constexpr int kMostLead = 1;
 
 // How the leaves of an output meet in a block.
 enum class PrefillMerge : uint8_t {
   kChain,  // there is one leaf
-  kFold,   // left fold; two segments are one, too
+  kTurns,  // the same, and the warpgroups take turns: a tile each, one's outputs leave while the other one multiplies
+  kFold,   // left fold; one segment and two are one, too
   kTree,   // four or eight segments
 };
 
@@ -22,6 +24,8 @@ struct PrefillPlan {
   PrefillMerge merge = PrefillMerge::kChain;
   int columns = 128;  // outputs of a tile
   int cluster = 1;    // blocks with the same outputs and neighbouring rows: each fetches its part of the weights for both
+  int lead = 0;       // stages that the first warpgroup is ahead at the begin of a tile, so that not both add at a time
+  int band = 16;      // tiles of rows that are done before the next ones: their part of x stays in the second-level cache
   int row_tiles = 1, column_tiles = 1;
   int grid = 1;
   std::string describe() const;
