@@ -15,6 +15,7 @@
 #include "kernels/logits/candidates.h"
 #include "kernels/logits/log_softmax.h"
 #include "kernels/logits/vocabulary_loops.h"
+#include "kernels/logits/random_problems.h"
 
 namespace invar {
 namespace {
@@ -197,6 +198,8 @@ TEST(Sample, EveryScheduleGivesTheReferenceAnswer) {
     std::vector<int32_t> prompt(rng() % 40), output(rng() % 40);
     for (auto* tokens : {&prompt, &output})
       for (int32_t& t : *tokens) t = static_cast<int32_t>(rng() % (vocabulary + 2)) - 1;  // also ids that do not exist
+    const std::vector<uint8_t> mask = random_problems::random_mask(vocabulary, pick(1, 30, 250), rng());
+    const std::vector<LogitBias> bias = {{3, 1.5f}, {static_cast<int32_t>(vocabulary), 9.0f}, {0, pick(-100.0f, 0.0f, 100.0f)}};
     SampleProblem problem{.logits = z,
                           .controls = {.temperature = pick(0.0f, 0.3f, 0.7f, 1.0f, 1.0f, 2.0f, 1e-39f),
                                        .top_k = static_cast<int32_t>(pick(0, 0, -1, 1, 2, 20, 150, 100000)),
@@ -209,6 +212,8 @@ TEST(Sample, EveryScheduleGivesTheReferenceAnswer) {
                                        .choice = static_cast<uint32_t>(rng() % 3)},
                           .prompt = prompt,
                           .output = output,
+                          .allowed = rng() % 3 ? std::span<const uint8_t>() : mask,
+                          .bias = rng() % 3 ? std::span<const LogitBias>() : bias,
                           .position = static_cast<int32_t>(rng() % 5000),
                           .top_logprobs = static_cast<int32_t>(pick(-1, 0, 1, 5, 20)),
                           .force = static_cast<int32_t>(rng() % 2 ? -1 : rng() % vocabulary)};
@@ -341,6 +346,43 @@ TEST(Sample, PenaltiesMoveTheRightTokens) {
   const std::vector<float> negative = {-1.0f, -1.1f};
   const SampleProblem problem{.logits = negative, .controls = {.temperature = 0, .repetition_penalty = 1.2f}, .prompt = prompt};
   EXPECT_EQ(sample(device_of(detect_isa()), problem).token, 1) << "a negative logit is multiplied: -1.2";
+}
+
+TEST(Sample, MaskLeavesOnlyAllowedTokens) {
+  std::vector<float> z = normal_logits(3000, 21);
+  const std::vector<uint8_t> mask = random_problems::random_mask(3000, 20, 4), none(375, 0), only = {0x10};
+  for (const Isa isa : all_isas()) {
+    std::set<int32_t> drawn;
+    for (int32_t position = 0; position < 300; ++position)
+      for (const SamplingControls& controls :
+           {SamplingControls{.temperature = 0}, SamplingControls{.temperature = 3}, SamplingControls{.top_k = 50, .top_p = 0.9f}}) {
+        const SampleResult r = sample(device_of(isa), {.logits = z, .controls = controls, .allowed = mask, .position = position});
+        ASSERT_TRUE(token_allowed(mask, r.token)) << r.token;
+        drawn.insert(r.token);
+      }
+    EXPECT_GT(drawn.size(), 10u);
+    EXPECT_EQ(sample(device_of(isa), {.logits = z, .allowed = only}).token, 4);
+    EXPECT_FALSE(sample(device_of(isa), {.logits = z, .allowed = none}).finite) << "nothing can be drawn";
+    // The hash and the log-probabilities are of the raw logits: those of the free draw and of the bound one agree.
+    const SampleProblem bound{.logits = z, .allowed = only, .top_logprobs = 5, .force = 17}, free{.logits = z, .top_logprobs = 5, .force = 17};
+    const SampleResult a = sample(device_of(isa), bound), b = sample(device_of(isa), free);
+    EXPECT_EQ(a.top[0].token, b.top[0].token);
+    EXPECT_EQ(numerics::float_bits(a.forced.logprob), numerics::float_bits(b.forced.logprob));
+    EXPECT_EQ(a.chosen.token, 4);
+    EXPECT_EQ(a.chosen.logprob, sample(device_of(isa), {.logits = z, .top_logprobs = 0, .force = 4}).forced.logprob);
+  }
+}
+
+TEST(Sample, BiasMovesTheDraw) {
+  const std::vector<float> z = {1.0f, 3.0f, 2.0f, -0.0f};
+  const auto greedy = [&](std::vector<LogitBias> bias, std::vector<uint8_t> mask = {}) {
+    return sample(device_of(detect_isa()), {.logits = z, .controls = {.temperature = 0}, .allowed = mask, .bias = bias}).token;
+  };
+  EXPECT_EQ(greedy({{2, 0.5f}}), 1);
+  EXPECT_EQ(greedy({{2, 1.5f}}), 2);
+  EXPECT_EQ(greedy({{1, -100.0f}}), 2);
+  EXPECT_EQ(greedy({{0, 100.0f}}, {0b0110}), 1) << "a bias does not open what the mask closes";
+  EXPECT_EQ(greedy({{99, 100.0f}, {-1, 100.0f}}), 1) << "ids outside the vocabulary are passed over";
 }
 
 TEST(Sample, LogprobsAreThoseOfTheRawLogits) {

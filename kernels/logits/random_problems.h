@@ -16,6 +16,8 @@ struct Batch {
   int64_t vocabulary = 0;
   std::vector<float> logits;
   std::vector<std::vector<int32_t>> prompts, outputs;
+  std::vector<std::vector<uint8_t>> masks;  // rows share some
+  std::vector<std::vector<LogitBias>> biases;
   std::vector<SampleProblem> problems;
 
   SampleProblem with_logits(size_t row) const {
@@ -24,6 +26,20 @@ struct Batch {
     return p;
   }
 };
+
+// About `share` of 256 tokens, at least one, in runs as masks have them; sometimes shorter than the vocabulary.
+inline std::vector<uint8_t> random_mask(int64_t vocabulary, int share, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::vector<uint8_t> mask((vocabulary + 7) / 8 - (rng() % 4 == 0 && vocabulary > 8));
+  for (uint8_t& byte : mask) {
+    const bool mixed = rng() % 4 == 0;
+    for (int bit = 0; bit < 8; ++bit)
+      if (static_cast<int>(rng() % 256) < share) byte |= static_cast<uint8_t>(mixed ? 1 << bit : 0xff);
+  }
+  const auto one = static_cast<int64_t>(rng() % std::min<int64_t>(vocabulary, static_cast<int64_t>(mask.size()) * 8));
+  mask[one / 8] |= static_cast<uint8_t>(1 << one % 8);
+  return mask;
+}
 
 inline Batch make_batch(int64_t vocabulary, int64_t rows, uint32_t seed) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -54,6 +70,13 @@ inline Batch make_batch(int64_t vocabulary, int64_t rows, uint32_t seed) {
     for (auto* tokens : {&b.prompts[r], &b.outputs[r]})
       for (int32_t& t : *tokens) t = static_cast<int32_t>(rng() % (vocabulary + 2)) - 1;  // also ids that do not exist
   }
+  for (const int share : {0, 1, 2, 8, 255}) b.masks.push_back(random_mask(vocabulary, share, rng()));
+  b.biases.resize(rows);
+  for (int64_t r = 0; r < rows; ++r) {
+    if (rng() % 4) continue;
+    for (int64_t i = 0; i < 1 + static_cast<int64_t>(rng() % 30); ++i)
+      b.biases[r].push_back({static_cast<int32_t>(i * 7) - 1, pick(0.0f, 100.0f, -100.0f, 0.1f, -2.5f)});
+  }
   for (int64_t r = 0; r < rows; ++r)
     b.problems.push_back({.controls = {.temperature = pick(0.0f, 0.3f, 0.7f, 1.0f, 1.0f, 2.0f, 1e-39f),
                                        .top_k = static_cast<int32_t>(pick(0, 0, -1, 1, 2, 20, 150, 100000)),
@@ -66,6 +89,8 @@ inline Batch make_batch(int64_t vocabulary, int64_t rows, uint32_t seed) {
                                        .choice = static_cast<uint32_t>(rng() % 3)},
                           .prompt = b.prompts[r],
                           .output = b.outputs[r],
+                          .allowed = rng() % 3 ? std::span<const uint8_t>() : b.masks[rng() % b.masks.size()],
+                          .bias = b.biases[r],
                           .position = static_cast<int32_t>(rng() % 5000),
                           .top_logprobs = static_cast<int32_t>(pick(-1, 0, 1, 5, 20)),
                           .force = static_cast<int32_t>(rng() % 2 ? -1 : rng() % (vocabulary + 1))});
@@ -91,7 +116,8 @@ inline std::string describe(const SampleProblem& p) {
   return "temperature " + std::to_string(c.temperature) + ", top_k " + std::to_string(c.top_k) + ", top_p " +
          std::to_string(c.top_p) + ", min_p " + std::to_string(c.min_p) + ", penalties " + std::to_string(c.repetition_penalty) +
          " " + std::to_string(c.presence_penalty) + " " + std::to_string(c.frequency_penalty) + ", top_logprobs " +
-         std::to_string(p.top_logprobs) + ", force " + std::to_string(p.force);
+         std::to_string(p.top_logprobs) + ", force " + std::to_string(p.force) + (p.allowed.empty() ? "" : ", masked") +
+         (p.bias.empty() ? "" : ", biased");
 }
 
 }  // namespace invar::random_problems

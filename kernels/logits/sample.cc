@@ -42,7 +42,7 @@ class Draw {
     SampleResult result;
     result.finite = count_ > 0 && finite(loops_, p_.logits.data(), count_);
     if (!result.finite) return result;
-    const float* z = penalised();
+    const float* z = adjusted();
     result.finite = finite(loops_, z, count_);
     if (!result.finite) return result;
     result.token = choose(z);
@@ -51,12 +51,45 @@ class Draw {
   }
 
  private:
-  const float* penalised() {
+  // The logits that step 2 looks at: the raw ones where nothing changes them.
+  const float* adjusted() {
     const SamplingControls& c = p_.controls;
-    const bool repetition = c.repetition_penalty != 1.0f, by_output = c.presence_penalty != 0.0f || c.frequency_penalty != 0.0f;
-    if ((!repetition && !by_output) || (p_.prompt.empty() && p_.output.empty())) return p_.logits.data();
+    const bool penalties = (c.repetition_penalty != 1.0f || c.presence_penalty != 0.0f || c.frequency_penalty != 0.0f) &&
+                           !(p_.prompt.empty() && p_.output.empty());
+    if (p_.allowed.empty() && p_.bias.empty() && !penalties) return p_.logits.data();
     std::vector<float>& z = scratch_.z;
-    z.assign(p_.logits.begin(), p_.logits.end());
+    z.resize(std::max<size_t>(z.size(), count_));
+    mask(z.data());
+    for (const LogitBias& b : p_.bias)
+      if (b.bias != 0.0f && b.token >= 0 && b.token < count_) z[b.token] = numerics::add(z[b.token], b.bias);
+    if (penalties) penalise(z);
+    return z.data();
+  }
+
+  // Whole bytes at a time: masks are mostly runs of the one or the other.
+  void mask(float* z) const {
+    const float* raw = p_.logits.data();
+    if (p_.allowed.empty()) {
+      std::copy(raw, raw + count_, z);
+      return;
+    }
+    const auto bytes = static_cast<int64_t>(p_.allowed.size());
+    for (int64_t first = 0; first < count_; first += 8) {
+      const int64_t count = std::min<int64_t>(8, count_ - first);
+      const uint8_t bits = first / 8 < bytes ? p_.allowed[first / 8] : 0;
+      if (bits == 0) {
+        std::fill_n(z + first, count, -kInfinity);
+      } else if (bits == 0xff) {
+        std::copy(raw + first, raw + first + count, z + first);
+      } else {
+        for (int64_t i = 0; i < count; ++i) z[first + i] = bits >> i & 1 ? raw[first + i] : -kInfinity;
+      }
+    }
+  }
+
+  void penalise(std::vector<float>& z) {
+    const SamplingControls& c = p_.controls;
+    const bool repetition = c.repetition_penalty != 1.0f;
     scratch_.seen.resize(std::max<size_t>(scratch_.seen.size(), count_));
     scratch_.counts.resize(std::max<size_t>(scratch_.counts.size(), count_));
     const auto known = [&](int32_t token) { return token >= 0 && token < count_; };
@@ -77,7 +110,6 @@ class Draw {
     for (const std::span<const int32_t> tokens : {p_.prompt, p_.output})
       for (const int32_t token : tokens)
         if (known(token)) scratch_.seen[token] = 0, scratch_.counts[token] = 0;
-    return z.data();
   }
 
   int32_t choose(const float* z) {

@@ -35,7 +35,7 @@ std::vector<int32_t> in_order(std::span<const float> z) {
   return ids;
 }
 
-std::vector<float> penalised(const SampleProblem& p) {
+std::vector<float> adjusted(const SampleProblem& p) {
   std::vector<float> z(p.logits.begin(), p.logits.end());
   std::map<int32_t, int32_t> count;
   std::set<int32_t> seen(p.prompt.begin(), p.prompt.end());
@@ -44,6 +44,10 @@ std::vector<float> penalised(const SampleProblem& p) {
     seen.insert(token);
   }
   const SamplingControls& c = p.controls;
+  for (size_t i = 0; i < z.size(); ++i)
+    if (!token_allowed(p.allowed, static_cast<int64_t>(i))) z[i] = -std::numeric_limits<float>::infinity();
+  for (const LogitBias& b : p.bias)
+    if (b.bias != 0.0f && b.token >= 0 && b.token < static_cast<int64_t>(z.size())) z[b.token] = nm::add(z[b.token], b.bias);
   for (int32_t i = 0; i < static_cast<int32_t>(z.size()); ++i) {
     if (c.repetition_penalty != 1.0f && seen.contains(i))
       z[i] = z[i] < 0 ? nm::mul(z[i], c.repetition_penalty) : nm::div(z[i], c.repetition_penalty);
@@ -84,7 +88,7 @@ SampleResult sample_reference(const SampleProblem& p) {
   SampleResult result;
   result.finite = finite(p.logits);
   if (!result.finite) return result;
-  const std::vector<float> z = penalised(p);
+  const std::vector<float> z = adjusted(p);
   result.finite = finite(z);
   if (!result.finite) return result;
   result.token = choose(p, z);

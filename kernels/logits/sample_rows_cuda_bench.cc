@@ -41,7 +41,10 @@ void run(const Device& device, int64_t rows, int64_t vocabulary) {
     const char* what;
     SamplingControls controls;
     int32_t top_logprobs;
+    std::span<const uint8_t> allowed = {};
   };
+  std::vector<uint8_t> narrow((vocabulary + 7) / 8), wide((vocabulary + 7) / 8, 0xff);
+  for (size_t i = 0; i < narrow.size(); i += 100) narrow[i] = 1, wide[i] = 0;
   const Case cases[] = {{"greedy", {.temperature = 0}, -1},
                         {"temperature", {.temperature = 0.7f}, -1},
                         {"temperature, log-probability", {.temperature = 0.7f}, 0},
@@ -49,7 +52,10 @@ void run(const Device& device, int64_t rows, int64_t vocabulary) {
                         {"top-k 20, top-p 0.95", {.temperature = 0.6f, .top_k = 20, .top_p = 0.95f}, -1},
                         {"top-p 0.9", {.temperature = 0.5f, .top_p = 0.9f}, -1},
                         {"min-p 0.05", {.min_p = 0.05f}, -1},
-                        {"penalties", {.temperature = 0.7f, .repetition_penalty = 1.1f, .presence_penalty = 0.2f}, -1}};
+                        {"penalties", {.temperature = 0.7f, .repetition_penalty = 1.1f, .presence_penalty = 0.2f}, -1},
+                        {"one mask, temperature", {.temperature = 0.7f}, -1, wide},
+                        {"one mask, top-k 20, top-p 0.95", {.temperature = 0.6f, .top_k = 20, .top_p = 0.95f}, -1, wide},
+                        {"narrow mask, top-k 20", {.temperature = 0.6f, .top_k = 20, .top_p = 0.95f}, -1, narrow}};
   RowSampler sampler(device);
   for (const Case& c : cases) {
     std::vector<SampleProblem> problems;
@@ -57,6 +63,7 @@ void run(const Device& device, int64_t rows, int64_t vocabulary) {
       problems.push_back({.controls = c.controls,
                           .prompt = tokens,
                           .output = tokens,
+                          .allowed = c.allowed,
                           .position = static_cast<int32_t>(r),
                           .top_logprobs = c.top_logprobs});
     std::printf("  %-32s %9.1f us\n", c.what, median_microseconds([&] { sampler.run(logits.data(), vocabulary, problems); }));

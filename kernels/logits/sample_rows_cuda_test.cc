@@ -42,9 +42,8 @@ TEST_F(SampleRowsCuda, LargeVocabularies_GetTheHostsAnswer) {
       ASSERT_NO_FATAL_FAILURE(expect_equal(device(), sampler, make_batch(vocabulary, rows, ++seed), false));
 }
 
-// Without the rows that go to the host: every filter that the device narrows, one at a time, on a vocabulary large enough.
-TEST_F(SampleRowsCuda, EachFilter_GetsTheHostsAnswer) {
-  RowSampler sampler(device());
+// Every filter that the device narrows, one at a time, without and with log-probabilities.
+void set_each_filter(Batch& batch) {
   const SamplingControls plain{};
   std::vector<SamplingControls> all(12, plain);
   all[1].temperature = 0;
@@ -58,7 +57,6 @@ TEST_F(SampleRowsCuda, EachFilter_GetsTheHostsAnswer) {
   all[9].min_p = 0.1f, all[9].top_k = 5;
   all[10].top_p = 0.999999f;  // its nucleus does not end among the candidates
   all[11].temperature = 2.0f, all[11].top_p = 0.1f;
-  Batch batch = make_batch(50000, 48, 77);
   for (float& z : batch.logits) z = std::isfinite(z) ? z : -1.0f;
   for (size_t r = 0; r < batch.problems.size(); ++r) {
     SampleProblem& p = batch.problems[r];
@@ -66,8 +64,48 @@ TEST_F(SampleRowsCuda, EachFilter_GetsTheHostsAnswer) {
     p.controls = all[r % all.size()];
     p.controls.seed = old.seed, p.controls.choice = old.choice;
     p.top_logprobs = static_cast<int32_t>(r / 12) * 5 - 5;
+    p.allowed = {}, p.bias = {};
   }
+}
+
+TEST_F(SampleRowsCuda, EachFilter_GetsTheHostsAnswer) {
+  RowSampler sampler(device());
+  Batch batch = make_batch(50000, 48, 77);
+  set_each_filter(batch);
   expect_equal(device(), sampler, batch, false);
+}
+
+TEST_F(SampleRowsCuda, MaskedRows_GetTheHostsAnswer) {
+  RowSampler sampler(device());
+  for (const int share : {0, 1, 30, 255}) {
+    Batch batch = make_batch(151936, 48, 78);
+    set_each_filter(batch);
+    const std::vector<uint8_t> mask = random_mask(151936, share, 5);
+    for (size_t r = 0; r < batch.problems.size(); r += 1 + r % 2) batch.problems[r].allowed = mask;
+    ASSERT_NO_FATAL_FAILURE(expect_equal(device(), sampler, batch, false)) << "share " << share;
+  }
+}
+
+TEST_F(SampleRowsCuda, MaskAndBiasOfARow_LeaveItsNeighboursAlone) {
+  RowSampler sampler(device());
+  Batch batch = make_batch(151936, 24, 79);
+  set_each_filter(batch);
+  const DeviceArray<float> logits(device(), batch.logits);
+  const std::vector<SampledRow> before = sampler.run(logits.data(), batch.vocabulary, batch.problems);
+  const std::vector<uint8_t> mask = random_mask(151936, 3, 6);
+  const std::vector<LogitBias> bias = {{17, 100.0f}, {151935, -50.0f}};
+  for (size_t r = 0; r < batch.problems.size(); r += 3) batch.problems[r].allowed = mask, batch.problems[r].bias = bias;
+  const std::vector<SampledRow> after = sampler.run(logits.data(), batch.vocabulary, batch.problems);
+  int moved = 0;
+  for (size_t r = 0; r < before.size(); ++r) {
+    EXPECT_EQ(before[r].hash, after[r].hash) << "the hash is of the raw logits, row " << r;
+    if (r % 3 == 0) {
+      moved += before[r].sample.token != after[r].sample.token;
+    } else {
+      EXPECT_EQ(difference(before[r].sample, after[r].sample), "") << "row " << r;
+    }
+  }
+  EXPECT_GT(moved, 0) << "the control: masked rows must draw something else";
 }
 
 TEST_F(SampleRowsCuda, ReversedTies_AreTheControlArmAndDiffer) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <vector>
 
 #include "kernels/logits/candidates.h"
@@ -22,6 +23,9 @@ bool penalised(const SampleProblem& p) {
          ((c.presence_penalty != 0.0f || c.frequency_penalty != 0.0f) && !p.output.empty());
 }
 
+// Drawn from a copy of the row.
+bool changed(const SampleProblem& p) { return !p.allowed.empty() || !p.bias.empty() || penalised(p); }
+
 // How a row is drawn, seen from its controls alone.
 struct Filters {
   bool greedy, min_p, top_k, top_p;
@@ -36,7 +40,7 @@ struct Filters {
 // What happens to one row. A row's filters and its penalties decide which passes it needs.
 struct Row {
   int raw = -1;   // task over the logits as they are
-  int draw = -1;  // task the draw comes from: raw, or one over penalised logits
+  int draw = -1;  // task the draw comes from: raw, or one over masked, biased and penalised logits
   bool filtered = false;
   bool wants_logprobs = false;
   int32_t forced = -1;
@@ -91,7 +95,8 @@ struct RowSampler::State {
   std::vector<Row> rows_;
   std::vector<VocabularyTask> tasks_;
   std::vector<VocabularyPenalty> penalties_;
-  Buffer task_memory_, penalised_memory_, key_memory_, bin_memory_, candidate_memory_;
+  std::map<const uint8_t*, std::vector<int>> masks_;  // by host mask: the tasks that look at it, all of one size
+  Buffer task_memory_, changed_memory_, key_memory_, bin_memory_, candidate_memory_;
   Buffer tally_copy_, candidate_copy_;      // host
   const VocabularyTally* tally_ = nullptr;  // by task
   int64_t each_ = 0;                        // candidates of a task in candidate_copy_
@@ -119,9 +124,10 @@ void RowSampler::State::plan(std::span<const SampleProblem> problems) {
   rows_.assign(problems.size(), {});
   tasks_.clear();
   penalties_.clear();
-  const auto changed = std::count_if(problems.begin(), problems.end(), penalised);
-  float* copy = changed ? room<float>(device, penalised_memory_, static_cast<size_t>(changed * vocabulary_)) : nullptr;
-  std::vector<size_t> listed;  // rows with a list of penalties
+  masks_.clear();
+  const auto copies = std::count_if(problems.begin(), problems.end(), changed);
+  float* copy = copies ? room<float>(device, changed_memory_, static_cast<size_t>(copies * vocabulary_)) : nullptr;
+  std::vector<size_t> listed;  // rows with a list of biases and penalties
   for (size_t r = 0; r < problems.size(); ++r) {
     const SampleProblem& p = problems[r];
     Row& row = rows_[r];
@@ -135,17 +141,19 @@ void RowSampler::State::plan(std::span<const SampleProblem> problems) {
     row.on_host = vocabulary_ == 0 || !(p.controls.temperature >= 0.0f) || !(p.controls.top_p > 0.0f) || p.top_logprobs > most ||
                   (filters.top_k && !filters.min_p && p.controls.top_k > most) ||
                   (filters.min_p && least_mass(p.controls.min_p) == 0) || (row.filtered && most == 0) ||
-                  (row.filtered && penalised(p) && row.wants_logprobs);
+                  (row.filtered && changed(p) && row.wants_logprobs);
     if (row.on_host) continue;
     row.raw = row.draw = static_cast<int>(tasks_.size());
     tasks_.push_back({.z = z, .hash = true});
-    if (penalised(p)) {
+    if (changed(p)) {
       row.draw = static_cast<int>(tasks_.size());
       tasks_.push_back({.z = copy,
                         .raw = z,
+                        .allowed_bytes = static_cast<int64_t>(p.allowed.size()),
                         .repetition = p.controls.repetition_penalty,
                         .frequency = p.controls.frequency_penalty,
                         .presence = p.controls.presence_penalty});
+      if (!p.allowed.empty()) masks_[p.allowed.data()].push_back(row.draw);
       listed.push_back(r);
       copy += vocabulary_;
     }
@@ -192,16 +200,23 @@ std::vector<VocabularyPenalty> RowSampler::State::penalties_of(const SampleProbl
   thread_local std::vector<int32_t> place_of;  // by id: 1 + its place in the list, 0 = none; all 0 between calls
   place_of.resize(std::max<size_t>(place_of.size(), vocabulary_));
   std::vector<VocabularyPenalty> list;
-  for (const bool output : {false, true})
-    for (const int32_t token : output ? p.output : p.prompt) {
-      if (token < 0 || token >= vocabulary_) continue;
-      int32_t& place = place_of[token];
-      if (place == 0) {
-        list.push_back({token, 0});
-        place = static_cast<int32_t>(list.size());
-      }
-      if (output) ++list[place - 1].count;
+  const auto entry = [&](int32_t token) -> VocabularyPenalty& {
+    int32_t& place = place_of[token];
+    if (place == 0) {
+      list.push_back({token, -1, 0});
+      place = static_cast<int32_t>(list.size());
     }
+    return list[place - 1];
+  };
+  for (const LogitBias& b : p.bias)
+    if (b.bias != 0.0f && b.token >= 0 && b.token < vocabulary_) entry(b.token).bias = b.bias;
+  if (penalised(p))
+    for (const bool output : {false, true})
+      for (const int32_t token : output ? p.output : p.prompt) {
+        if (token < 0 || token >= vocabulary_) continue;
+        VocabularyPenalty& e = entry(token);
+        e.count = std::max(e.count, 0) + (output ? 1 : 0);
+      }
   for (const VocabularyPenalty& penalty : list) place_of[penalty.id] = 0;
   return list;
 }
@@ -210,24 +225,34 @@ void RowSampler::State::pass() {
   tally_ = nullptr;
   each_ = 0;
   if (tasks_.empty()) return;
-  bool masses = false, keys = false, bins = false, bounds = false, changed = false;
+  bool masses = false, keys = false, bins = false, bounds = false, copies = false;
   int64_t most_penalties = 0;
   for (const VocabularyTask& t : tasks_) {
     masses |= t.mass;
     keys |= t.best > 0 || t.best_scaled > 0;
     bins |= t.nucleus > 0;
     bounds |= t.by_mass;
-    changed |= t.raw != nullptr;
+    copies |= t.raw != nullptr;
     most_penalties = std::max(most_penalties, t.last_penalty - t.first_penalty);
   }
   const bool lists = keys || bins || bounds;
   // The tallies' zeros travel with the tasks: one copy instead of a copy and a clearing.
   const size_t task_bytes = tasks_.size() * sizeof(VocabularyTask), tally_bytes = tasks_.size() * sizeof(VocabularyTally);
   const size_t penalty_bytes = penalties_.size() * sizeof(VocabularyPenalty);
-  upload_copy_.assign(task_bytes + tally_bytes + penalty_bytes, std::byte{});
+  const size_t mask_begin = task_bytes + tally_bytes + penalty_bytes;
+  size_t bytes = mask_begin;
+  for (const auto& [mask, users] : masks_) bytes += static_cast<size_t>(tasks_[users.front()].allowed_bytes);
+  upload_copy_.assign(bytes, std::byte{});
+  auto* tasks = reinterpret_cast<VocabularyTask*>(room<std::byte>(device, task_memory_, bytes));
+  size_t at = mask_begin;
+  for (const auto& [mask, users] : masks_) {  // rows that share a mask share its copy
+    const auto size = static_cast<size_t>(tasks_[users.front()].allowed_bytes);
+    std::memcpy(upload_copy_.data() + at, mask, size);
+    for (const int task : users) tasks_[task].allowed = reinterpret_cast<const uint8_t*>(tasks) + at;
+    at += size;
+  }
   std::memcpy(upload_copy_.data(), tasks_.data(), task_bytes);
   if (penalty_bytes) std::memcpy(upload_copy_.data() + task_bytes + tally_bytes, penalties_.data(), penalty_bytes);
-  auto* tasks = reinterpret_cast<VocabularyTask*>(room<std::byte>(device, task_memory_, upload_copy_.size()));
   device.upload(tasks, upload_copy_.data(), upload_copy_.size());
   VocabularyPass pass{.vocabulary = vocabulary_,
                       .tasks = static_cast<int>(tasks_.size()),
@@ -237,7 +262,7 @@ void RowSampler::State::pass() {
   if (keys) pass.block_keys = room<uint32_t>(device, key_memory_, tasks_.size() * blocks());
   if (bins) pass.bins = room<unsigned long long>(device, bin_memory_, tasks_.size() * kVocabularyBins);
   if (lists) pass.candidates = room<VocabularyCandidate>(device, candidate_memory_, tasks_.size() * kMostCandidates);
-  if (changed) penalise(device, pass, reinterpret_cast<const VocabularyPenalty*>(pass.tally + tasks_.size()), most_penalties);
+  if (copies) penalise(device, pass, reinterpret_cast<const VocabularyPenalty*>(pass.tally + tasks_.size()), most_penalties);
   scan_vocabulary(device, pass);
   if (bins) bin_masses(device, pass);
   if (lists) find_thresholds(device, pass);

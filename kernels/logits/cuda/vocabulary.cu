@@ -226,6 +226,8 @@ __global__ void __launch_bounds__(kSearchBlock) thresholds(const __grid_constant
     const uint32_t lowest = nucleus_bin(p.bins + int64_t{blockIdx.x} * kVocabularyBins, t.nucleus, &scaled_mass);
     scaled_threshold = max(lowest << 20, 1u);
   }
+  // Entries of -inf have no mass and no draw takes them; listed, those of a masked row would fill the list.
+  if (scaled_threshold) scaled_threshold = max(scaled_threshold, kMinusInfinityKey + 1);
   if (threadIdx.x != 0) return;
   tally.threshold = threshold;
   tally.scaled_threshold = scaled_threshold;
@@ -294,7 +296,7 @@ __global__ void __launch_bounds__(kBlock) weigh(const __grid_constant__ Vocabula
   }
 }
 
-__global__ void __launch_bounds__(kBlock) copy_penalised(const __grid_constant__ VocabularyPass p) {
+__global__ void __launch_bounds__(kBlock) copy_masked(const __grid_constant__ VocabularyPass p) {
   let_successor_start();
   wait_for_predecessors();
   const VocabularyTask& t = p.task[blockIdx.y];
@@ -303,7 +305,10 @@ __global__ void __launch_bounds__(kBlock) copy_penalised(const __grid_constant__
   const int64_t first = int64_t{blockIdx.x} * kStep + threadIdx.x;
 #pragma unroll
   for (int i = 0; i < kGroup; ++i)
-    if (first + i * kBlock < p.vocabulary) z[first + i * kBlock] = t.raw[first + i * kBlock];
+    if (const int64_t id = first + i * kBlock; id < p.vocabulary) {
+      const bool stays = !t.allowed || (id / 8 < t.allowed_bytes && (t.allowed[id / 8] >> id % 8 & 1));
+      z[id] = stays ? t.raw[id] : nm::bits_float(0xff800000u);
+    }
 }
 
 __global__ void __launch_bounds__(kBlock)
@@ -316,7 +321,8 @@ __global__ void __launch_bounds__(kBlock)
   const VocabularyPenalty penalty = penalties[i];
   float* z = const_cast<float*>(t.z) + penalty.id;
   float x = *z;
-  if (t.repetition != 1.0f) x = x < 0 ? nm::mul(x, t.repetition) : nm::div(x, t.repetition);
+  if (penalty.bias != 0.0f) x = nm::add(x, penalty.bias);
+  if (t.repetition != 1.0f && penalty.count >= 0) x = x < 0 ? nm::mul(x, t.repetition) : nm::div(x, t.repetition);
   if (penalty.count > 0) {
     if (t.frequency != 0.0f) x = nm::sub(x, nm::mul(t.frequency, static_cast<float>(penalty.count)));
     if (t.presence != 0.0f) x = nm::sub(x, t.presence);
@@ -352,7 +358,7 @@ Shape shape_of(const Device& device, const VocabularyPass& p) {
 void penalise(const Device& device, const VocabularyPass& p, const VocabularyPenalty* penalties, int64_t most) {
   const auto tasks = static_cast<unsigned>(p.tasks);
   const auto across = static_cast<unsigned>((p.vocabulary + kStep - 1) / kStep);
-  launch(device, {.grid = dim3(across, tasks), .block = kBlock, .dependent = true}, copy_penalised, p);
+  launch(device, {.grid = dim3(across, tasks), .block = kBlock, .dependent = true}, copy_masked, p);
   if (most == 0) return;
   const auto blocks = static_cast<unsigned>((most + kBlock - 1) / kBlock);
   launch(device, {.grid = dim3(blocks, tasks), .block = kBlock, .dependent = true}, apply_penalties, p, penalties);

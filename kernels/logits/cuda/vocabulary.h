@@ -10,9 +10,9 @@ namespace invar::cuda {
 
 // The float whose numerics::order_key this is.
 INVAR_HD float float_of_key(uint32_t key) { return numerics::bits_float(key & 0x80000000u ? key ^ 0x80000000u : ~key); }
+inline constexpr uint32_t kInfinityKey = 0xff800000u, kMinusInfinityKey = 0x007fffffu;
 // Neither NaN nor +inf, and something above -inf: what sample() calls finite, from the range of the order keys.
 INVAR_HD bool finite_range(uint32_t lowest, uint32_t highest) {
-  constexpr uint32_t kInfinityKey = 0xff800000u, kMinusInfinityKey = 0x007fffffu;
   return lowest >= kMinusInfinityKey && highest < kInfinityKey && highest > kMinusInfinityKey;
 }
 
@@ -32,8 +32,11 @@ struct VocabularyTask {
   int32_t best_scaled = 0;  // > 0: and of y
   bool by_mass = false;     // candidates hold at least the ids whose mass(y, max y) can reach that with logarithm `least`
   double least = 0;
-  // Penalties: z is a copy of `raw` to be made, with tokens [first_penalty, last_penalty) of the list changed.
+  // Mask, biases, penalties: z is a copy of `raw` to be made, -inf where `allowed` (`allowed_bytes` of them) has no bit, with
+  // tokens [first_penalty, last_penalty) of the list changed.
   const float* raw = nullptr;
+  const uint8_t* allowed = nullptr;
+  int64_t allowed_bytes = 0;
   int64_t first_penalty = 0, last_penalty = 0;
   float repetition = 1, frequency = 0, presence = 0;
 };
@@ -58,10 +61,11 @@ struct VocabularyCandidate {
   float z;
 };
 
-// A token of a row that penalties change.
+// A token of a row that a bias or penalties change.
 struct VocabularyPenalty {
   int32_t id;
-  int32_t count;  // how often in the output
+  int32_t count;  // how often in the output; -1: neither there nor in the prompt
+  float bias;     // 0 = none
 };
 
 inline constexpr int kVocabularyBlock = 64;   // logits that share a block key
@@ -79,7 +83,7 @@ struct VocabularyPass {
   VocabularyCandidate* candidates = nullptr;  // [tasks][kMostCandidates], in any order
 };
 
-// Makes the rows of tasks with penalties; `most` is the largest number of penalties of a task.
+// Makes the rows of tasks with a mask, biases or penalties; `most` is the largest number of penalties of a task.
 void penalise(const Device& device, const VocabularyPass& pass, const VocabularyPenalty* penalties, int64_t most);
 // Largest, lowest, hash, noise, block keys.
 void scan_vocabulary(const Device& device, const VocabularyPass& pass);
