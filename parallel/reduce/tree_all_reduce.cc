@@ -35,8 +35,8 @@ struct TreeAllReduce::Pieces {
   int count(int rank) const { return first[rank + 1] - first[rank]; }
 };
 
-TreeAllReduce::TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm)
-    : device_(&device), tp_(tp), algorithm_(algorithm) {}
+TreeAllReduce::TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm, PeerMemory* peer)
+    : device_(&device), tp_(tp), algorithm_(algorithm), peer_(tp.size() > 1 ? peer : nullptr) {}
 
 float* TreeAllReduce::scratch(Buffer& buffer, int64_t floats) {
   const size_t bytes = floats * sizeof(float);
@@ -46,8 +46,9 @@ float* TreeAllReduce::scratch(Buffer& buffer, int64_t floats) {
 
 void TreeAllReduce::run(const RowReduction& problem) {
   const int64_t count = problem.rows * problem.outputs;
-  if (count == 0) return;
+  if (count == 0 || problem.finished) return;
   const Pieces pieces = pieces_of(problem);
+  if (peer_) return run_on_peers(problem, pieces, nullptr);
   if (scatters(count)) scatter(problem, pieces);
   else merge(problem, pieces, gather_values(problem, pieces), 0, count);
 }
@@ -55,7 +56,13 @@ void TreeAllReduce::run(const RowReduction& problem) {
 void TreeAllReduce::run(const RowReduction& problem, const ResidualNorm& next) {
   const int64_t count = problem.rows * problem.outputs;
   if (count == 0) return;
+  if (problem.finished) {
+    residual_rms_norm(*device_, {.rows = problem.rows, .width = problem.outputs, .x = next.x, .y = problem.y, .weight = next.weight,
+                                 .epsilon = next.epsilon, .normed = next.normed});
+    return;
+  }
   const Pieces pieces = pieces_of(problem);
+  if (peer_) return run_on_peers(problem, pieces, &next);
   if (scatters(count)) {
     scatter(problem, pieces);
     residual_rms_norm(*device_, {.rows = problem.rows, .width = problem.outputs, .x = next.x, .y = problem.y, .weight = next.weight,
@@ -71,7 +78,15 @@ void TreeAllReduce::run(const RowReduction& problem, const ResidualNorm& next) {
 
 bool TreeAllReduce::scatters(int64_t count) const {
   if (tp_.size() == 1 || algorithm_ == ReduceAlgorithm::kGather) return false;
-  return algorithm_ == ReduceAlgorithm::kScatter || count * int64_t{sizeof(float)} >= kScatterBytes;
+  const int64_t least = peer_ ? kPeerScatterBytes : kScatterBytes;
+  return algorithm_ == ReduceAlgorithm::kScatter || count * int64_t{sizeof(float)} >= least;
+}
+
+PeerWay TreeAllReduce::norm_way(int64_t count) const {
+  const int64_t bytes = count * int64_t{sizeof(float)};
+  const bool two = algorithm_ == ReduceAlgorithm::kScatter ||
+                   (algorithm_ == ReduceAlgorithm::kAuto && bytes >= kPeerNormScatterBytes / (tp_.size() - 1));
+  return two ? PeerWay::kTwoRounds : bytes <= kPeerUnitBytes ? PeerWay::kUnits : PeerWay::kFlags;
 }
 
 TreeAllReduce::Pieces TreeAllReduce::pieces_of(const RowReduction& problem) {
@@ -120,6 +135,36 @@ std::vector<const float*> TreeAllReduce::gather_values(const RowReduction& probl
   }
   if (tp_.size() > 1) tp_.exchange(sends, receives, "tree all-reduce (gather)");
   return values;
+}
+
+void TreeAllReduce::run_on_peers(const RowReduction& problem, const Pieces& pieces, const ResidualNorm* next) {
+  if constexpr (kCudaBuilt) {
+    const int64_t count = problem.rows * problem.outputs, outputs = problem.outputs;
+    PeerMerge m{.outputs = outputs, .nodes = pieces.nodes, .partials = pieces.mine, .stride = count,
+                .listed_order = pieces.rank_order, .bias = problem.bias};
+    std::copy(pieces.first.begin(), pieces.first.end(), m.first.begin());
+    // As many calls as the window's areas ask for.
+    const auto in_parts = [&](int64_t most, const auto& queue) {
+      for (m.begin = 0; m.begin < count; m.begin = m.end) {
+        m.end = std::min(count, m.begin + most);
+        peer_->run(queue);
+      }
+    };
+    const PeerView& view = peer_->view();
+    const bool scatter = scatters(count);
+    if (next) {
+      const PeerNorm norm{next->x, next->weight, next->epsilon, next->normed};
+      const PeerWay way = norm_way(count);
+      const int64_t rows = cuda::peer_merge_norm_limit(view, m, norm, way);
+      if (rows > 0) return in_parts(rows * outputs, [&] { cuda::peer_merge_norm(*device_, view, m, norm, way); });
+    }
+    const int64_t sliced = scatter ? cuda::peer_merge_slices_limit(view, m, problem.y) : 0;
+    if (sliced > 0) in_parts(sliced, [&] { cuda::peer_merge_slices(*device_, view, m, problem.y); });
+    else in_parts(cuda::peer_merge_quick_limit(view, m), [&] { cuda::peer_merge_quick(*device_, view, m, problem.y); });
+    if (next)
+      residual_rms_norm(*device_, {.rows = problem.rows, .width = outputs, .x = next->x, .y = problem.y, .weight = next->weight,
+                                   .epsilon = next->epsilon, .normed = next->normed});
+  }
 }
 
 void TreeAllReduce::scatter(const RowReduction& problem, const Pieces& pieces) {

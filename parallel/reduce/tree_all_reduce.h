@@ -7,6 +7,7 @@
 #include "kernels/device/device.h"
 #include "kernels/linear/linear.h"
 #include "parallel/transport/group.h"
+#include "parallel/transport/peer_memory.h"
 
 namespace invar::parallel {
 
@@ -23,6 +24,11 @@ enum class ReduceAlgorithm : uint8_t {
 };
 // From this many bytes of one fp32 partial on, kAuto scatters.
 inline constexpr int64_t kScatterBytes = 64 << 10;
+// The same over peer memory: of a reduction alone; and of one with what follows, where two GPUs gather twice as much as four. Up
+// to kPeerUnitBytes values travel with their numbers.
+inline constexpr int64_t kPeerScatterBytes = 768 << 10;
+inline constexpr int64_t kPeerNormScatterBytes = 4 << 20;  // divided by ranks - 1
+inline constexpr int64_t kPeerUnitBytes = 384 << 10;
 
 struct RowReduction {
   int64_t rows = 0;  // equal on each rank
@@ -31,6 +37,7 @@ struct RowReduction {
   const float* partials = nullptr;  // [my nodes][rows][outputs], as RowLinear writes for segments_of(tp, index)
   const Bf16* bias = nullptr;       // [outputs] or null
   Bf16* y = nullptr;                // [rows][outputs] = bf(RN(root + bias)), on every rank
+  bool finished = false;            // y is there already (RowLinear::y; a group of one): what follows is all that is left
 };
 
 // What follows the reduction between two blocks of a decoder: x[r] = residual(x[r], y[r]), normed[r] = rms_norm(x[r]).
@@ -44,7 +51,8 @@ struct ResidualNorm {
 // Owns the scratch of one rank; grows to the largest problem seen. 1 to 8 ranks, segments_of() shares.
 class TreeAllReduce {
  public:
-  TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm = ReduceAlgorithm::kAuto);
+  // With `peer`, the group's, values meet in GPU memory and nothing waits on the host; `tp` carries nothing then.
+  TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm = ReduceAlgorithm::kAuto, PeerMemory* peer = nullptr);
   // Collective over the group. Throws PeerFailure.
   void run(const RowReduction& problem);
   // The same with what follows, in fewer passes: the bits of run(), residual_add() and rms_norm(). problem.y is scratch.
@@ -54,14 +62,17 @@ class TreeAllReduce {
   struct Pieces;
   Pieces pieces_of(const RowReduction& problem);
   bool scatters(int64_t count) const;
+  PeerWay norm_way(int64_t count) const;
   std::vector<const float*> gather_values(const RowReduction& problem, const Pieces& pieces);
   void scatter(const RowReduction& problem, const Pieces& pieces);
+  void run_on_peers(const RowReduction& problem, const Pieces& pieces, const ResidualNorm* next);
   void merge(const RowReduction& problem, const Pieces& pieces, const std::vector<const float*>& values, int64_t begin, int64_t end);
   float* scratch(Buffer& buffer, int64_t floats);
 
   const Device* device_;
   Group tp_;
   ReduceAlgorithm algorithm_;
+  PeerMemory* peer_;
   Buffer received_;
   Buffer folded_;  // control arm only
 };

@@ -1,0 +1,338 @@
+// The tree all-reduce over peer memory against the same on host threads, bit for bit: ranks are threads with a GPU each where
+// there are enough, and all on one GPU anyway.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "kernels/device/device_array.h"
+#include "kernels/lanes/test_rows.h"
+#include "kernels/norm/residual_norm.h"
+#include "parallel/grid/grid.h"
+#include "parallel/reduce/tree_all_reduce.h"
+
+namespace invar::parallel {
+namespace {
+
+using namespace std::chrono_literals;
+using test_rows::Kind;
+
+struct Shape {
+  int64_t rows, outputs, k, unit;
+};
+struct Case {
+  Shape shape;
+  Kind kind;
+  bool biased;
+  ControlArm arm = ControlArm::kNone;
+};
+
+// What each rank ships, from values of the 8 segments that all ranks know.
+struct Inputs {
+  RowSegments segments;
+  std::vector<std::vector<float>> partials;  // by rank
+  std::vector<Bf16> bias, x, weight;
+};
+
+Inputs inputs_of(const Case& c, int tp) {
+  Inputs in{.segments = RowSegments::cut(c.shape.k, c.shape.unit)};
+  const int64_t count = c.shape.rows * c.shape.outputs;
+  std::vector<std::vector<float>> leaves;
+  for (int s = 0; s < numerics::kSegments; ++s) leaves.push_back(test_rows::float_data(count, c.kind, 40 + s));
+  for (int rank = 0; rank < tp; ++rank) {
+    const Range own = segments_of(tp, rank);
+    std::vector<float>& mine = in.partials.emplace_back();
+    for (const numerics::TreeNode node :
+         shipped_nodes(c.arm, in.segments, static_cast<int>(own.begin), static_cast<int>(own.end))) {
+      std::vector<numerics::TreeNode> below;
+      std::vector<const float*> from;
+      for (int s = node.index << node.level; s < (node.index + 1) << node.level; ++s)
+        if (!in.segments.empty(s, s + 1)) below.push_back({0, s}), from.push_back(leaves[s].data());
+      std::vector<float> value(count);
+      TreeMerge(below, node).apply(from.data(), count, value.data());
+      mine.insert(mine.end(), value.begin(), value.end());
+    }
+  }
+  if (c.biased) in.bias = test_rows::bf16_data(c.shape.outputs, Kind::kSpread, 3);
+  in.x = test_rows::bf16_data(count, Kind::kSpread, 4);
+  in.weight = test_rows::bf16_data(c.shape.outputs, Kind::kOrdinary, 5);
+  return in;
+}
+
+struct Outputs {
+  std::vector<Bf16> y, x, normed;
+};
+
+Outputs run_rank(const Device& device, TreeAllReduce& reduce, const Case& c, const Inputs& in, int rank) {
+  const int64_t count = c.shape.rows * c.shape.outputs;
+  const DeviceArray<float> partials(device, in.partials[rank]);
+  const DeviceArray<Bf16> bias(device, in.bias), x(device, in.x), weight(device, in.weight), y(device, count),
+      scratch(device, count), normed(device, count);
+  const RowReduction problem{.rows = c.shape.rows,
+                             .outputs = c.shape.outputs,
+                             .segments = in.segments,
+                             .partials = partials.data(),
+                             .bias = c.biased ? bias.data() : nullptr,
+                             .y = y.data()};
+  reduce.run(problem);
+  RowReduction scratched = problem;
+  scratched.y = scratch.data();
+  reduce.run(scratched, {.x = x.data(), .weight = weight.data(), .epsilon = 1e-6f, .normed = normed.data()});
+  return {y.to_host(device), x.to_host(device), normed.to_host(device)};
+}
+
+// The same on the CPU, over the threads' transport.
+Outputs on_host(const Case& c, const Inputs& in, int tp) {
+  auto transports = start_threads(tp);
+  std::vector<int> members;
+  for (int r = 0; r < tp; ++r) members.push_back(r);
+  Outputs first;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < tp; ++rank)
+    threads.emplace_back([&, rank] {
+      const Device device({.control_arm = c.arm});
+      TreeAllReduce reduce(device, Group(*transports[rank], members));
+      Outputs out = run_rank(device, reduce, c, in, rank);
+      if (rank == 0) first = std::move(out);
+    });
+  for (std::thread& t : threads) t.join();
+  return first;
+}
+
+// Ranks as threads, rank r on GPU r mod `gpus`; `options` are the windows'. What a rank throws is printed and fails the test.
+void with_ranks(int tp, int gpus, const TransportOptions& options, ControlArm arm, const PeerSizes& sizes,
+                const std::function<void(const Device&, Transport&, PeerMemory&)>& body) {
+  auto transports = start_threads(tp);
+  std::vector<int> members;
+  for (int r = 0; r < tp; ++r) members.push_back(r);
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  for (int rank = 0; rank < tp; ++rank)
+    threads.emplace_back([&, rank] {
+      std::string wrong;
+      try {
+        auto device = Device::open({.control_arm = arm, .backend = Backend::kCuda, .cuda_device = rank % gpus});
+        if (!device.ok()) throw std::runtime_error(std::string(device.status().message()));
+        auto peer = PeerMemory::open(*transports[rank], **device, members, sizes, options);
+        if (!peer.ok()) throw std::runtime_error(std::string(peer.status().message()));
+        body(**device, *transports[rank], **peer);
+      } catch (const std::exception& e) {
+        wrong = e.what();
+        transports[rank]->abort(1);
+      }
+      const std::lock_guard lock(mutex);
+      EXPECT_EQ(wrong, "") << "rank " << rank;
+    });
+  for (std::thread& t : threads) t.join();
+}
+
+constexpr PeerSizes kSmall{.values = 256 << 10, .results = 128 << 10};  // so that larger problems come in several parts
+
+const Shape kShapes[] = {
+    {1, 4096, 4096, 64},   // a decode step
+    {7, 520, 512, 64},     // width of no whole sweep
+    {64, 1024, 512, 64},   //
+    {3, 63, 64, 8},        // nothing is aligned
+    {65, 130, 48, 16},     // most segments are empty, so are whole ranks
+    {100, 2048, 512, 64},  // several parts
+    {1, 9216, 512, 64},    // too wide for one launch
+};
+
+class PeerAllReduce : public testing::TestWithParam<std::pair<int, int>> {  // ranks, GPUs
+ protected:
+  void SetUp() override {
+    const int there = Device::cuda_devices();
+    if (there < GetParam().second) GTEST_SKIP() << GetParam().second << " GPUs wanted, " << there << " there";
+    auto device = Device::open({.backend = Backend::kCuda});
+    if (!device.ok()) GTEST_SKIP() << std::string(device.status().message());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(RanksOnGpus, PeerAllReduce,
+                         testing::Values(std::pair(2, 1), std::pair(3, 1), std::pair(4, 1), std::pair(8, 1), std::pair(2, 2),
+                                         std::pair(4, 4), std::pair(8, 8)),
+                         [](const auto& info) {
+                           return std::to_string(info.param.first) + "_on_" + std::to_string(info.param.second);
+                         });
+
+TEST_P(PeerAllReduce, GivesTheHostsBits) {
+  const auto [tp, gpus] = GetParam();
+  std::vector<Case> cases;
+  for (const Shape& shape : kShapes) {
+    for (const Kind kind : {Kind::kSpread, Kind::kNonFinite, Kind::kSubnormal})
+      cases.push_back({shape, kind, kind == Kind::kSpread});
+    cases.push_back({shape, Kind::kCancelling, false});
+  }
+  std::vector<Inputs> inputs;
+  std::vector<Outputs> wanted;
+  for (const Case& c : cases) {
+    inputs.push_back(inputs_of(c, tp));
+    wanted.push_back(on_host(c, inputs.back(), tp));
+  }
+  with_ranks(tp, gpus, {}, ControlArm::kNone, kSmall, [&](const Device& device, Transport& transport, PeerMemory& peer) {
+    std::vector<int> members;
+    for (int r = 0; r < tp; ++r) members.push_back(r);
+    for (const auto algorithm : {ReduceAlgorithm::kGather, ReduceAlgorithm::kScatter, ReduceAlgorithm::kAuto}) {
+      TreeAllReduce reduce(device, Group(transport, members), algorithm, &peer);
+      for (size_t i = 0; i < cases.size(); ++i) {
+        const Outputs got = run_rank(device, reduce, cases[i], inputs[i], transport.rank());
+        const auto same = [&](const std::vector<Bf16>& a, const std::vector<Bf16>& b, const char* what) {
+          size_t different = 0, first = 0;
+          for (size_t e = a.size(); e-- > 0;)
+            if (a[e].bits != b[e].bits) ++different, first = e;
+          EXPECT_EQ(different, 0u) << what << " of rank " << transport.rank() << " of " << tp << ", algorithm "
+                                   << static_cast<int>(algorithm) << ", " << cases[i].shape.rows << " x "
+                                   << cases[i].shape.outputs << ", k " << cases[i].shape.k << ", kind "
+                                   << static_cast<int>(cases[i].kind) << ": first at " << first << ": " << std::hex
+                                   << a[first].bits << " instead of " << b[first].bits;
+        };
+        same(got.y, wanted[i].y, "y");
+        same(got.x, wanted[i].x, "x");
+        same(got.normed, wanted[i].normed, "norm");
+      }
+    }
+  });
+}
+
+// The twin that must fail: each rank's sum from left to right, then the ranks' in their order.
+TEST_P(PeerAllReduce, RankOrder_DiffersFromTheTree) {
+  const auto [tp, gpus] = GetParam();
+  const Case tree{{7, 520, 512, 64}, Kind::kCancelling, false},
+      fold{tree.shape, tree.kind, false, ControlArm::kRankOrderAllReduce};
+  const Inputs inputs = inputs_of(fold, tp);
+  const std::vector<Bf16> of_tree = on_host(tree, inputs_of(tree, tp), tp).y, wanted = on_host(fold, inputs, tp).y;
+  with_ranks(tp, gpus, {}, fold.arm, kSmall, [&](const Device& device, Transport& transport, PeerMemory& peer) {
+    std::vector<int> members;
+    for (int r = 0; r < tp; ++r) members.push_back(r);
+    TreeAllReduce reduce(device, Group(transport, members), ReduceAlgorithm::kAuto, &peer);
+    const std::vector<Bf16> got = run_rank(device, reduce, fold, inputs, transport.rank()).y;
+    EXPECT_TRUE(test_rows::same_bits(got, wanted));
+    EXPECT_FALSE(test_rows::same_bits(got, of_tree));
+  });
+}
+
+// Recorded once, run many times without the host between: the number of the operation is the device's own.
+TEST_P(PeerAllReduce, RecordedWork_GivesTheSameBits) {
+  const auto [tp, gpus] = GetParam();
+  if (gpus < tp) GTEST_SKIP() << "ranks that share a GPU meet on the host before each operation";
+  const Case c{{5, 4096, 4096, 64}, Kind::kSpread, true};
+  const Inputs inputs = inputs_of(c, tp);
+  Case later = c;
+  later.kind = Kind::kCancelling;
+  const Inputs other = inputs_of(later, tp);
+  const std::vector<Bf16> first = on_host(c, inputs, tp).y, second = on_host(later, other, tp).y;
+  with_ranks(tp, gpus, {}, ControlArm::kNone, kSmall, [&](const Device& device, Transport& transport, PeerMemory& peer) {
+    std::vector<int> members;
+    for (int r = 0; r < tp; ++r) members.push_back(r);
+    const int rank = transport.rank();
+    const DeviceArray<float> partials(device, inputs.partials[rank]);
+    const DeviceArray<Bf16> bias(device, inputs.bias), y(device, c.shape.rows * c.shape.outputs);
+    TreeAllReduce gather(device, Group(transport, members), ReduceAlgorithm::kGather, &peer);
+    TreeAllReduce scatter(device, Group(transport, members), ReduceAlgorithm::kScatter, &peer);
+    const RowReduction problem{.rows = c.shape.rows,
+                               .outputs = c.shape.outputs,
+                               .segments = inputs.segments,
+                               .partials = partials.data(),
+                               .bias = bias.data(),
+                               .y = y.data()};
+    const auto work = [&] {
+      for (int i = 0; i < 3; ++i) gather.run(problem), scatter.run(problem);
+    };
+    work();
+    const RecordedWork recorded = device.record(work);
+    for (int i = 0; i < 20; ++i) device.run(recorded);
+    EXPECT_TRUE(test_rows::same_bits(y.to_host(device), first));
+    device.upload(partials.data(), other.partials[rank].data(), other.partials[rank].size() * sizeof(float));
+    device.run(recorded);
+    EXPECT_TRUE(test_rows::same_bits(y.to_host(device), second));
+  });
+}
+
+// Rank 1 goes away before the operation that rank 0 begins. On a shared GPU it still meets the others on the host.
+TEST_P(PeerAllReduce, AbsentPeer_IsNamedWithinTheDeadline) {
+  const auto [tp, gpus] = GetParam();
+  const Case c{{2, 512, 512, 64}, Kind::kSpread, false};
+  const Inputs inputs = inputs_of(c, tp);
+  const TransportOptions options{.timeout = 700ms};
+  for (const auto algorithm : {ReduceAlgorithm::kGather, ReduceAlgorithm::kScatter})
+    with_ranks(tp, gpus, options, ControlArm::kNone, kSmall, [&](const Device& device, Transport& transport, PeerMemory& peer) {
+      std::vector<int> members;
+      for (int r = 0; r < tp; ++r) members.push_back(r);
+      Group meeting(transport, members, kMaxTag - 1);
+      const int rank = transport.rank();
+      const DeviceArray<float> partials(device, inputs.partials[rank]);
+      const DeviceArray<Bf16> y(device, c.shape.rows * c.shape.outputs);
+      TreeAllReduce reduce(device, Group(transport, members), algorithm, &peer);
+      const RowReduction problem{.rows = c.shape.rows,
+                                 .outputs = c.shape.outputs,
+                                 .segments = inputs.segments,
+                                 .partials = partials.data(),
+                                 .y = y.data()};
+      reduce.run(problem);
+      device.synchronize();
+      if (rank == 1) {
+        if (!peer.recordable()) meeting.barrier();
+      } else {
+        const auto begin = std::chrono::steady_clock::now();
+        try {
+          reduce.run(problem);
+          device.synchronize();
+          ADD_FAILURE() << "rank " << rank << " ended without rank 1";
+        } catch (const PeerFailure& failure) {
+          EXPECT_LT(std::chrono::steady_clock::now() - begin, 10s);
+          EXPECT_GE(failure.facts().waited_seconds, 0.7);
+          EXPECT_EQ(failure.facts().cause, PeerFailure::Cause::kTimeout);
+          EXPECT_EQ(failure.facts().rank, rank);
+          EXPECT_EQ(failure.facts().peer, 1);
+          EXPECT_EQ(failure.facts().collective, 3u);  // the first meeting, the one that went well, this one
+          EXPECT_EQ(failure.facts().phase.find("tree all-reduce ("), 0u) << failure.facts().phase;
+        }
+      }
+      Group(transport, members, 7).barrier();  // nobody's window goes while others may still write there
+    });
+}
+
+TEST_P(PeerAllReduce, Interrupt_EndsTheDevicesWait) {
+  const auto [tp, gpus] = GetParam();
+  if (gpus < tp) GTEST_SKIP() << "ranks that share a GPU wait on the host first";
+  const Case c{{2, 512, 512, 64}, Kind::kSpread, false};
+  const Inputs inputs = inputs_of(c, tp);
+  auto transports = start_threads(tp);
+  std::vector<int> members;
+  for (int r = 0; r < tp; ++r) members.push_back(r);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < tp; ++rank)
+    threads.emplace_back([&, rank] {
+      auto device = Device::open({.backend = Backend::kCuda, .cuda_device = rank % gpus});
+      ASSERT_TRUE(device.ok());
+      auto peer = PeerMemory::open(*transports[rank], **device, members, kSmall);
+      ASSERT_TRUE(peer.ok()) << std::string(peer.status().message());
+      if (rank == 1) {
+        std::this_thread::sleep_for(200ms);
+        transports[rank]->abort(1);
+        std::this_thread::sleep_for(500ms);  // the others may still write into this window
+        return;
+      }
+      const DeviceArray<float> partials(**device, inputs.partials[rank]);
+      const DeviceArray<Bf16> y(**device, c.shape.rows * c.shape.outputs);
+      TreeAllReduce reduce(**device, Group(*transports[rank], members), ReduceAlgorithm::kAuto, peer->get());
+      const auto begin = std::chrono::steady_clock::now();
+      try {
+        reduce.run({.rows = c.shape.rows,
+                    .outputs = c.shape.outputs,
+                    .segments = inputs.segments,
+                    .partials = partials.data(),
+                    .y = y.data()});
+        (*device)->synchronize();
+        ADD_FAILURE() << "rank " << rank << " ended without rank 1";
+      } catch (const PeerFailure& failure) {
+        EXPECT_EQ(failure.facts().cause, PeerFailure::Cause::kInterrupted);
+      }
+      peer->reset();  // frees what the wait's kernel may be using: it must have ended
+      EXPECT_LT(std::chrono::steady_clock::now() - begin, 10s);
+    });
+  for (std::thread& t : threads) t.join();
+}
+
+}  // namespace
+}  // namespace invar::parallel

@@ -1,0 +1,384 @@
+#include "parallel/transport/peer_memory.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/device/cuda/context.h"
+
+namespace invar::parallel {
+namespace {
+
+constexpr size_t kQuickBytes = size_t{8} << 20, kRowsBytes = size_t{8} << 20;
+constexpr std::chrono::seconds kTrial{20};  // of a first meeting over the mapped memory
+
+const char* name_of(uint32_t phase) {
+  switch (static_cast<PeerPhase>(phase)) {
+    case PeerPhase::kGreeting:
+      return "a first word";
+    case PeerPhase::kValues:
+      return "tree all-reduce (gather, peer memory)";
+    case PeerPhase::kSlices:
+      return "tree all-reduce (scatter, peer memory)";
+    case PeerPhase::kResults:
+      return "tree all-reduce (gather of slices, peer memory)";
+    case PeerPhase::kRows:
+      return "embedding rows (peer memory)";
+    case PeerPhase::kShards:
+      return "logits (peer memory)";
+    case PeerPhase::kNone:
+      break;
+  }
+  return "peer memory";
+}
+
+// What members tell each other.
+struct Card {
+  char host[256];
+  char gpu[16];  // UUID
+  int64_t pid;
+  int32_t index;  // among the GPUs that its process sees
+  int32_t reserved;
+};
+struct Offer {
+  std::byte* window;  // for threads of one process
+  cudaIpcMemHandle_t handle;
+};
+
+absl::Status failed(const char* call, const std::string& why) {
+  return absl::FailedPreconditionError(absl::StrCat("--exchange peer: ", call, ": ", why));
+}
+absl::Status failed(const char* call, cudaError_t error) {
+  cudaGetLastError();  // not sticky: clear it
+  return failed(call, absl::StrCat(cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
+}
+
+// Memory of one GPU that the named GPUs of this process reach, by the driver's mapping calls: cudaDeviceEnablePeerAccess would
+// open every allocation of the process to all, and make each later one slower.
+struct Driver {
+  decltype(&cuMemGetAllocationGranularity) granularity = nullptr;
+  decltype(&cuMemCreate) create = nullptr;
+  decltype(&cuMemAddressReserve) reserve = nullptr;
+  decltype(&cuMemMap) map = nullptr;
+  decltype(&cuMemSetAccess) set_access = nullptr;
+  decltype(&cuMemUnmap) unmap = nullptr;
+  decltype(&cuMemRelease) release = nullptr;
+  decltype(&cuMemAddressFree) free = nullptr;
+
+  absl::Status load() {
+    absl::Status status;
+    const auto find = [&](auto& function, const char* name) {
+      cudaDriverEntryPointQueryResult result;
+      const cudaError_t error =
+          cudaGetDriverEntryPointByVersion(name, reinterpret_cast<void**>(&function), 12000, cudaEnableDefault, &result);
+      if (error != cudaSuccess)
+        status = failed(name, error);
+      else if (result != cudaDriverEntryPointSuccess)
+        status = failed(name, "the driver has no such call");
+    };
+    find(granularity, "cuMemGetAllocationGranularity");
+    find(create, "cuMemCreate");
+    find(reserve, "cuMemAddressReserve");
+    find(map, "cuMemMap");
+    find(set_access, "cuMemSetAccess");
+    find(unmap, "cuMemUnmap");
+    find(release, "cuMemRelease");
+    find(free, "cuMemAddressFree");
+    return status;
+  }
+};
+
+// GPUs of this process that have windows on them. Two groups of one process that share GPUs without meeting on the host could
+// stand in each other's way: a rank's call that waits for a GPU's kernels (cudaFree) would wait for the other group's.
+class Tenants {
+ public:
+  static bool enter(int gpu, bool alone) {
+    const std::lock_guard lock(mutex());
+    int& count = counts()[gpu];
+    if (alone && count > 0) return false;
+    ++count;
+    return true;
+  }
+  static void leave(int gpu) {
+    const std::lock_guard lock(mutex());
+    --counts()[gpu];
+  }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex m;
+    return m;
+  }
+  static std::map<int, int>& counts() {
+    static std::map<int, int> c;
+    return c;
+  }
+};
+
+}  // namespace
+
+size_t peer_window_bytes(const PeerSizes& sizes) {
+  return PeerLayout{kQuickBytes, kRowsBytes, sizes.values, sizes.results, sizes.whole}.bytes();
+}
+
+struct PeerMemory::Mapping {
+  Driver driver;
+  bool threads = false;  // of one process, else processes
+  int tenant = -1;       // of this GPU
+  std::byte* own = nullptr;
+  size_t reserved = 0;  // bytes mapped by the driver's calls; 0: own is an ordinary allocation
+  CUmemGenericAllocationHandle handle{};
+  std::vector<void*> opened;  // peers' windows in other processes
+
+  // `readers`: GPUs of this process that will write there.
+  absl::Status allocate(const Device& device, size_t bytes, const std::vector<int>& readers) {
+    if (readers.empty()) {
+      const cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&own), bytes);
+      if (error != cudaSuccess) return failed("the window's memory", error);
+    } else {
+      absl::Status status = driver.load();
+      if (!status.ok()) return status;
+      CUmemAllocationProp what{};
+      what.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+      what.location = {CU_MEM_LOCATION_TYPE_DEVICE, device.cuda().index};
+      size_t unit = 0;
+      const auto ok = [&](CUresult result, const char* call) {
+        if (result != CUDA_SUCCESS && status.ok()) status = failed(call, absl::StrCat("driver error ", static_cast<int>(result)));
+        return result == CUDA_SUCCESS;
+      };
+      if (!ok(driver.granularity(&unit, &what, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED), "cuMemGetAllocationGranularity"))
+        return status;
+      const size_t rounded = (bytes + unit - 1) / unit * unit;
+      if (!ok(driver.create(&handle, rounded, &what, 0), "cuMemCreate")) return status;
+      CUdeviceptr at = 0;
+      if (!ok(driver.reserve(&at, rounded, unit, 0, 0), "cuMemAddressReserve")) return status;
+      if (!ok(driver.map(at, rounded, 0, handle, 0), "cuMemMap")) return status;
+      own = reinterpret_cast<std::byte*>(at);
+      reserved = rounded;
+      std::vector<CUmemAccessDesc> access;
+      for (const int reader : readers)
+        access.push_back({{CU_MEM_LOCATION_TYPE_DEVICE, reader}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
+      if (!ok(driver.set_access(at, rounded, access.data(), access.size()), "cuMemSetAccess")) return status;
+    }
+    const cudaError_t error = cudaMemset(own, 0, bytes);
+    if (error != cudaSuccess) return failed("clearing the window", error);
+    const cudaError_t done = cudaDeviceSynchronize();
+    return done == cudaSuccess ? absl::OkStatus() : failed("clearing the window", done);
+  }
+  // Errors are not looked at: the process may be ending because the device failed.
+  ~Mapping() {
+    if (tenant >= 0) Tenants::leave(tenant);
+    for (void* p : opened) cudaIpcCloseMemHandle(p);
+    if (reserved) {
+      driver.unmap(reinterpret_cast<CUdeviceptr>(own), reserved);
+      driver.free(reinterpret_cast<CUdeviceptr>(own), reserved);
+    } else if (own) {
+      cudaFree(own);
+    }
+    if (handle) driver.release(handle);
+  }
+};
+
+PeerMemory::PeerMemory(Transport& inner, const Device& device, const std::vector<int>& members, const TransportOptions& options)
+    : inner_(inner), device_(device), members_(members), options_(options), hosts_(inner.host_memory(), members, kMaxTag - 1) {
+  view_.rank = hosts_.index();
+  view_.ranks = hosts_.size();
+}
+
+absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::open(Transport& inner, const Device& device,
+                                                             const std::vector<int>& members, const PeerSizes& sizes,
+                                                             const TransportOptions& options) {
+  auto memory = std::unique_ptr<PeerMemory>(new PeerMemory(inner, device, members, options));
+  const absl::Status status = memory->connect(sizes);
+  if (!status.ok()) return status;
+  return memory;
+}
+
+// The first refusal of any rank of the world, on each of them.
+absl::Status PeerMemory::agree(absl::Status mine) {
+  constexpr size_t kText = 512;
+  std::vector<int> world(inner_.size());
+  for (int r = 0; r < inner_.size(); ++r) world[r] = r;
+  std::vector<char> text(kText), all(kText * world.size());
+  if (!mine.ok()) std::string(mine.message()).copy(text.data(), kText - 1);
+  Group(inner_.host_memory(), world, kMaxTag - 1)
+      .all_gather(std::as_bytes(std::span(text)), std::as_writable_bytes(std::span(all)), "peer memory");
+  for (size_t r = 0; r < world.size(); ++r)
+    if (all[r * kText]) return absl::FailedPreconditionError(absl::StrCat(&all[r * kText], " (rank ", r, ")"));
+  return absl::OkStatus();
+}
+
+absl::Status PeerMemory::connect(const PeerSizes& sizes) {
+  absl::Status status;
+  if (device_.backend() != Backend::kCuda)
+    status = absl::InvalidArgumentError("--exchange peer: moves GPU memory only; this rank runs on a CPU");
+  else if (view_.ranks > kMostPeers)
+    status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: a group of ", view_.ranks, " ranks; 8 at most"));
+  status = agree(status);
+  if (!status.ok()) return status;
+  return try_connect(sizes);
+}
+
+// Each step ends with an agreement: a rank that went on alone would wait for one that left.
+absl::Status PeerMemory::try_connect(const PeerSizes& sizes) {
+  Card mine{};
+  inner_.host().copy(mine.host, sizeof mine.host - 1);
+  cudaDeviceProp properties;
+  cuda::check(cudaSetDevice(device_.cuda().index));
+  cuda::check(cudaGetDeviceProperties(&properties, device_.cuda().index));
+  std::memcpy(mine.gpu, properties.uuid.bytes, sizeof mine.gpu);
+  mine.pid = getpid();
+  mine.index = device_.cuda().index;
+  std::vector<int> world(inner_.size());
+  for (int r = 0; r < inner_.size(); ++r) world[r] = r;
+  std::vector<Card> cards(world.size());
+  Group(inner_.host_memory(), world, kMaxTag - 1)
+      .all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(cards)), "peer memory: who is where");
+
+  auto mapping = std::make_unique<Mapping>();
+  absl::Status status;
+  mapping->threads = true;
+  for (const int member : members_)
+    mapping->threads &= cards[member].pid == mine.pid && !std::strcmp(cards[member].host, mine.host);
+  // Ranks of other groups count too: whoever waits for a GPU's other work may wait for them.
+  for (const int i : world)
+    for (int j = 0; j < i; ++j) {
+      if (std::memcmp(cards[i].gpu, cards[j].gpu, sizeof mine.gpu) || std::strcmp(cards[i].host, cards[j].host)) continue;
+      view_.crowded = true;
+      if (cards[i].pid != cards[j].pid)
+        status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: ranks ", j, " and ", i,
+                                                            " are processes that share a "
+                                                            "GPU; give each one of its own, or use --exchange host"));
+    }
+  std::vector<int> readers;
+  for (const int member : members_) {
+    const Card& card = cards[member];
+    const auto refuse = [&](const std::string& why) {
+      status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: ranks ", inner_.rank(), " and ", member, " ", why));
+    };
+    if (std::strcmp(card.host, mine.host)) refuse(absl::StrCat("are on different hosts, ", mine.host, " and ", card.host));
+    if (!mapping->threads) continue;
+    if (std::find(readers.begin(), readers.end(), card.index) == readers.end()) readers.push_back(card.index);
+    if (card.index == mine.index) continue;
+    int can = 0;
+    if (cudaDeviceCanAccessPeer(&can, mine.index, card.index) != cudaSuccess || !can)
+      refuse(absl::StrCat("have GPUs ", mine.index, " and ", card.index, " without peer access"));
+  }
+  if (status.ok() && Tenants::enter(mine.index, !view_.crowded))
+    mapping->tenant = mine.index;
+  else if (status.ok())
+    status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: another group of this process has GPU ", mine.index));
+  status = agree(status);
+  if (!status.ok()) return status;
+
+  view_.layout = {.quick_bytes = kQuickBytes,
+                  .rows_bytes = kRowsBytes,
+                  .values_bytes = (sizes.values + 4095) / 4096 * 4096,
+                  .results_bytes = (sizes.results + 4095) / 4096 * 4096,
+                  .whole_bytes = view_.rank == 0 ? sizes.whole : 0};
+  if (readers.size() < 2) readers.clear();
+  status = mapping->allocate(device_, view_.layout.bytes(), readers);
+  Offer offer{.window = mapping->own};
+  if (status.ok() && !mapping->threads) {
+    const cudaError_t error = cudaIpcGetMemHandle(&offer.handle, mapping->own);
+    if (error != cudaSuccess) status = failed("cudaIpcGetMemHandle", error);
+  }
+  status = agree(status);
+  if (!status.ok()) return status;
+
+  std::vector<Offer> offers(view_.ranks);
+  hosts_.all_gather(std::as_bytes(std::span(&offer, 1)), std::as_writable_bytes(std::span(offers)), "peer memory: windows");
+  for (int i = 0; i < view_.ranks && status.ok(); ++i) {
+    view_.window[i] = offers[i].window;
+    if (i == view_.rank || mapping->threads) continue;
+    void* opened = nullptr;
+    const cudaError_t error = cudaIpcOpenMemHandle(&opened, offers[i].handle, cudaIpcMemLazyEnablePeerAccess);
+    if (error != cudaSuccess)
+      status = failed("cudaIpcOpenMemHandle", error);
+    else
+      mapping->opened.push_back(opened);
+    view_.window[i] = static_cast<std::byte*>(opened);
+  }
+  status = agree(status);
+  if (!status.ok()) return status;
+
+  mapping_ = std::move(mapping);
+  record_ = Buffer::staging(device_, sizeof(PeerRecord));
+  view_.record = record_.as<PeerRecord>();
+  const auto nanoseconds = [](auto time) {
+    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count());
+  };
+  monitor_before_ = device_.monitor();
+  device_.set_monitor([this](double waited) { watch(waited); });
+  // Memory that can be mapped may still not carry a word: some virtual machines say yes to everything.
+  view_.deadline_ns = nanoseconds(kTrial);
+  try {
+    hosts_.barrier("peer memory: first meeting");
+    run([&] { cuda::peer_greeting(device_, view_); });
+    device_.synchronize();
+  } catch (const PeerFailure& e) {
+    status = failed("first meeting", e.what());
+  } catch (const DeviceFailure& e) {
+    status = failed("first meeting", e.what());
+  }
+  view_.deadline_ns = nanoseconds(options_.timeout);
+  return agree(status);
+}
+
+PeerMemory::~PeerMemory() {
+  if (!mapping_) return;
+  stop();
+  cudaSetDevice(device_.cuda().index);
+  cudaStreamSynchronize(device_.cuda().stream);  // its waits have been told to end
+  device_.set_monitor(monitor_before_);
+}
+
+float* PeerMemory::whole() const {
+  return view_.rank == 0 ? reinterpret_cast<float*>(view_.window[0] + view_.layout.whole()) : nullptr;
+}
+
+void PeerMemory::run(const std::function<void()>& queue) {
+  if (!view_.crowded) return queue();
+  device_.synchronize();
+  hosts_.barrier("before an operation on a shared GPU");
+  queue();
+  device_.synchronize();
+}
+
+void PeerMemory::stop() { std::atomic_ref<uint32_t>(view_.record->stop).store(1, std::memory_order_release); }
+
+// Called while the host waits for the stream.
+void PeerMemory::watch(double waited) {
+  PeerRecord& record = *view_.record;
+  const uint32_t state = std::atomic_ref<uint32_t>(record.state).load(std::memory_order_acquire);
+  if (state != PeerRecord::kWaiting) {
+    const bool expired = state == PeerRecord::kExpired;
+    throw PeerFailure({.cause = expired ? PeerFailure::Cause::kTimeout : PeerFailure::Cause::kInterrupted,
+                       .rank = inner_.rank(),
+                       .host = inner_.host(),
+                       .phase = name_of(record.phase),
+                       .collective = record.operation,
+                       .peer = members_[record.peer],
+                       .waited_seconds = static_cast<double>(record.waited_ns) * 1e-9});
+  }
+  if (waited < asked_) asked_ = 0;  // another wait
+  if (waited - asked_ > 0.02) {
+    asked_ = waited;
+    // Only to be told of an interrupt: nobody sends such a message.
+    std::vector<std::byte> none;
+    try {
+      inner_.host_memory().try_receive_message(inner_.rank(), kMaxTag - 1, none, std::chrono::milliseconds(0));
+    } catch (const PeerFailure&) {
+      stop();
+      throw;
+    }
+  }
+  if (monitor_before_) monitor_before_(waited);
+}
+
+}  // namespace invar::parallel

@@ -1,0 +1,152 @@
+// Windows of GPU memory: who may have one, and rows and shards that move through them.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "kernels/device/device_array.h"
+#include "parallel/transport/peer_memory.h"
+
+namespace invar::parallel {
+namespace {
+
+constexpr PeerSizes kSizes{.values = 64 << 10, .results = 64 << 10, .whole = 1 << 20};
+
+TEST(PeerMemoryOfCpus, IsRefused) {
+  auto transports = start_threads(1);
+  const Device cpu({});
+  const auto opened = PeerMemory::open(*transports[0], cpu, {0}, kSizes);
+  ASSERT_FALSE(opened.ok());
+  EXPECT_NE(opened.status().message().find("--exchange peer"), std::string_view::npos) << std::string(opened.status().message());
+}
+
+class PeerMemoryOf : public testing::TestWithParam<std::pair<int, int>> {  // ranks, GPUs
+ protected:
+  void SetUp() override {
+    const int there = Device::cuda_devices();
+    if (there < GetParam().second) GTEST_SKIP() << GetParam().second << " GPUs wanted, " << there << " there";
+    auto device = Device::open({.backend = Backend::kCuda});
+    if (!device.ok()) GTEST_SKIP() << std::string(device.status().message());
+  }
+  // Rank r is a thread on GPU r mod GPUs.
+  void with_ranks(const std::function<void(const Device&, Transport&, PeerMemory&)>& body) {
+    const auto [ranks, gpus] = GetParam();
+    auto transports = start_threads(ranks);
+    std::vector<int> members;
+    for (int r = 0; r < ranks; ++r) members.push_back(r);
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < ranks; ++rank)
+      threads.emplace_back([&, rank, gpus = gpus] {
+        std::string wrong;
+        try {
+          auto device = Device::open({.backend = Backend::kCuda, .cuda_device = rank % gpus});
+          if (!device.ok()) throw std::runtime_error(std::string(device.status().message()));
+          auto peer = PeerMemory::open(*transports[rank], **device, members, kSizes);
+          if (!peer.ok()) throw std::runtime_error(std::string(peer.status().message()));
+          EXPECT_EQ((*peer)->recordable(), gpus == static_cast<int>(members.size()));
+          body(**device, *transports[rank], **peer);
+        } catch (const std::exception& e) {
+          wrong = e.what();
+          transports[rank]->abort(1);
+        }
+        static std::mutex mutex;
+        const std::lock_guard lock(mutex);
+        EXPECT_EQ(wrong, "") << "rank " << rank;
+      });
+    for (std::thread& t : threads) t.join();
+  }
+};
+INSTANTIATE_TEST_SUITE_P(RanksOnGpus, PeerMemoryOf,
+                         testing::Values(std::pair(2, 1), std::pair(3, 1), std::pair(8, 1), std::pair(2, 2), std::pair(4, 4)),
+                         [](const auto& info) {
+                           return std::to_string(info.param.first) + "_on_" + std::to_string(info.param.second);
+                         });
+
+Bf16 value_of(int64_t id, int64_t k) { return {static_cast<uint16_t>(numerics::mix64(static_cast<uint64_t>(id * 100003 + k)))}; }
+
+TEST_P(PeerMemoryOf, RowsComeFromTheirOwners) {
+  with_ranks([](const Device& device, Transport& transport, PeerMemory& peer) {
+    const int ranks = transport.size(), rank = transport.rank();
+    for (const int64_t width : {1, 7, 64, 4096})
+      for (const int64_t rows : {1, 5, 70}) {
+        constexpr int64_t kIds = 1000;
+        cuda::PeerRows p{.rows = rows, .width = width};
+        for (int m = 0; m <= ranks; ++m) p.first_id[m] = kIds * m / ranks;
+        std::vector<int32_t> ids;
+        std::vector<Bf16> x(rows * width, Bf16{0xabcd}), want;
+        for (int64_t r = 0; r < rows; ++r) {
+          // Now and then all of one owner, so that somebody waits for nobody.
+          const int64_t id = rows == 5 ? 3 : static_cast<int64_t>(numerics::mix64(static_cast<uint64_t>(r)) % kIds);
+          ids.push_back(static_cast<int32_t>(id));
+          for (int64_t k = 0; k < width; ++k) {
+            want.push_back(value_of(id, k));
+            if (id >= p.first_id[rank] && id < p.first_id[rank + 1]) x[r * width + k] = want.back();
+          }
+        }
+        const DeviceArray<int32_t> device_ids(device, ids);
+        p.ids = device_ids.data();
+        for (int again = 0; again < 3; ++again) {
+          const DeviceArray<Bf16> device_x(device, x);
+          p.x = device_x.data();
+          ASSERT_GE(cuda::peer_rows_limit(peer.view(), width), rows);
+          peer.run([&] { cuda::peer_rows(device, peer.view(), p); });
+          const std::vector<Bf16> got = device_x.to_host(device);
+          for (size_t i = 0; i < want.size(); ++i)
+            ASSERT_EQ(got[i].bits, want[i].bits) << "rank " << rank << ", " << rows << " x " << width << ", element " << i;
+        }
+      }
+  });
+}
+
+TEST_P(PeerMemoryOf, ShardsLieSideBySide) {
+  with_ranks([](const Device& device, Transport& transport, PeerMemory& peer) {
+    const int ranks = transport.size(), rank = transport.rank();
+    for (const int64_t stride : {11, 1024, 3001})
+      for (const int64_t rows : {1, 3, 64}) {
+        const int64_t first = stride * rank / ranks, width = stride * (rank + 1) / ranks - first;
+        for (uint64_t step = 0; step < 3; ++step) {
+          const auto value = [&](int64_t r, int64_t c) {
+            return numerics::bits_float(
+                static_cast<uint32_t>(numerics::mix64(step * 7919 + static_cast<uint64_t>(r * stride + c))));
+          };
+          std::vector<float> part;
+          for (int64_t r = 0; r < rows; ++r)
+            for (int64_t c = first; c < first + width; ++c) part.push_back(value(r, c));
+          const DeviceArray<float> mine(device, part);
+          if (rank == 0)
+            for (int64_t r = 0; r < rows; ++r)
+              device.copy(peer.whole() + r * stride, mine.data() + r * width, static_cast<size_t>(width) * sizeof(float));
+          peer.run([&] {
+            cuda::peer_shards(device, peer.view(),
+                              {.rows = rows, .stride = stride, .column = first, .width = width, .part = mine.data()});
+          });
+          device.synchronize();
+          if (rank != 0) {
+            EXPECT_EQ(peer.whole(), nullptr);
+            continue;
+          }
+          std::vector<float> got(static_cast<size_t>(rows * stride));
+          device.download(got.data(), peer.whole(), got.size() * sizeof(float));
+          for (size_t i = 0; i < got.size(); ++i)
+            ASSERT_EQ(numerics::float_bits(got[i]),
+                      numerics::float_bits(value(static_cast<int64_t>(i) / stride, static_cast<int64_t>(i) % stride)))
+                << rows << " x " << stride << ", element " << i;
+        }
+      }
+  });
+}
+
+TEST_P(PeerMemoryOf, AnotherGroupOnTheSameGpus_IsRefusedUnlessItsRanksMeetOnTheHost) {
+  const auto [ranks, gpus] = GetParam();
+  with_ranks([gpus = gpus, ranks = ranks](const Device& device, Transport& transport, PeerMemory&) {
+    std::vector<int> members;
+    for (int r = 0; r < ranks; ++r) members.push_back(r);
+    const auto second = PeerMemory::open(transport, device, members, kSizes);
+    EXPECT_EQ(second.ok(), gpus < ranks);
+    Group(transport, members, 7).barrier();
+  });
+}
+
+}  // namespace
+}  // namespace invar::parallel
