@@ -50,7 +50,7 @@ bool ChoiceOutput::is_stop_id(int32_t token, std::string* reason) const {
          std::find(context_.eos_token_ids.begin(), context_.eos_token_ids.end(), token) != context_.eos_token_ids.end();
 }
 
-bool ChoiceOutput::append(int32_t token, const v1::TokenResult& result, v1::ChoiceDelta* delta) {
+bool ChoiceOutput::append(int32_t token, const v1::TokenResult& result, bool complete, v1::ChoiceDelta* delta) {
   tokens_.push_back(token);
   hashes_.push_back(result.logits_hash());
   chain_.append(token, result.logits_hash());
@@ -65,8 +65,8 @@ bool ChoiceOutput::append(int32_t token, const v1::TokenResult& result, v1::Choi
   const bool full = tokens() >= request_.most_tokens;
   const bool may_stop = tokens() > request_.sampling.min_tokens();
   std::string stop_reason;
-  const bool stop_id = may_stop && (!verification || full) && is_stop_id(token, &stop_reason);
-  const bool over = stop_id || full;
+  const bool stop_id = (may_stop || complete) && (!verification || full) && is_stop_id(token, &stop_reason);
+  const bool over = stop_id || full || complete;
   if (decoder_) {
     std::string piece;
     // The token that ends an answer is no part of its text.
@@ -80,7 +80,7 @@ bool ChoiceOutput::append(int32_t token, const v1::TokenResult& result, v1::Choi
     }
     if (over) delta->mutable_text()->append(stops_.finish());
   }
-  if (over) close(stop_id ? v1::FINISH_REASON_STOP : v1::FINISH_REASON_LENGTH, stop_reason, delta);
+  if (over) close(stop_id || complete ? v1::FINISH_REASON_STOP : v1::FINISH_REASON_LENGTH, stop_reason, delta);
   return over;
 }
 

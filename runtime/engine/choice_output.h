@@ -29,8 +29,9 @@ class ChoiceOutput {
   ChoiceOutput(const EngineContext& context, const ValidRequest& request, uint32_t choice);
 
   // The answer's next token, which is `result`'s draw or, in a verification, the forced one. Appends to `delta`, sets its
-  // finish_reason and what comes with it when the answer ends here, and returns whether it does.
-  bool append(int32_t token, const v1::TokenResult& result, v1::ChoiceDelta* delta);
+  // finish_reason and what comes with it when the answer ends here, and returns whether it does. `complete`: a constraint says that
+  // nothing may follow.
+  bool append(int32_t token, const v1::TokenResult& result, bool complete, v1::ChoiceDelta* delta);
   // The answer ends without another token.
   void fail(std::string_view reason, v1::ChoiceDelta* delta);
 

@@ -56,7 +56,7 @@ class ChoiceOutputTest : public testing::Test {
       v1::TokenResult result;
       result.set_token(id);
       result.set_logits_hash(static_cast<uint64_t>(id) * 3 + 1);
-      seen.over = out.append(id, result, &delta);
+      seen.over = out.append(id, result, /*complete=*/false, &delta);
       seen.deltas.push_back(delta.text());
       seen.text += delta.text();
       seen.last = delta;
@@ -181,7 +181,7 @@ TEST_F(ChoiceOutputTest, LogprobsCarryTextAndBits) {
   result.mutable_chosen()->set_logprob(-0.1f);
   for (int i = 0; i < 4; ++i) result.add_top()->set_token_id(ids(" mat")[0]);
   v1::ChoiceDelta delta;
-  out.append(id, result, &delta);
+  out.append(id, result, /*complete=*/false, &delta);
   ASSERT_EQ(delta.logprobs_size(), 1);
   EXPECT_EQ(delta.logprobs(0).top_size(), 2);
   const v1::Logprob& chosen = delta.logprobs(0).chosen();
@@ -206,7 +206,7 @@ TEST_F(ChoiceOutputTest, ForcedTokensAreAllTakenAndTheDrawsReported) {
     result.set_token(100 + i);
     result.set_logits_hash(50 + i);
     result.mutable_forced()->set_token_id(r.forced[i]);
-    EXPECT_EQ(out.append(r.forced[i], result, &delta), i == 2);
+    EXPECT_EQ(out.append(r.forced[i], result, /*complete=*/false, &delta), i == 2);
   }
   EXPECT_EQ(std::vector<int32_t>(delta.token_ids().begin(), delta.token_ids().end()), r.forced);
   EXPECT_EQ(std::vector<int32_t>(delta.draws().begin(), delta.draws().end()), (std::vector<int32_t>{100, 101, 102}));
@@ -234,7 +234,7 @@ TEST_F(ChoiceOutputTest, FailureShowsWhatWasHeldBack) {
   for (const int32_t id : byte_ids("xabc")) {
     v1::TokenResult result;
     result.set_token(id);
-    out.append(id, result, &delta);
+    out.append(id, result, /*complete=*/false, &delta);
   }
   EXPECT_EQ(delta.text(), "x");
   out.fail("the logits at position 9 hold NaN or infinity", &delta);

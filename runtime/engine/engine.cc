@@ -77,6 +77,11 @@ Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model, std::
   limits_.seed = options_.seed;
   limits_.defaults = model.generation;
   limits_.tokenizer = context_.tokenizer.get();
+  limits_.eos_token_ids = model.eos_token_ids;
+  if (context_.tokenizer) {
+    grammars_ = std::make_unique<grammar::GrammarCache>(context_.tokenizer, model.vocab_size, model.eos_token_ids);
+    limits_.grammars = grammars_.get();
+  }
   publish();
   for (size_t i = 0; i < replicas_.size(); ++i)
     replicas_[i]->start_collecting([this, i](absl::StatusOr<v1::StepResult> result) {
@@ -127,6 +132,9 @@ absl::StatusOr<std::string> Engine::Impl::submit(v1::GenerateRequest proto, Call
     return status;
   };
   if (absl::Status s = refusal(); !s.ok()) return reject(s);  // an overloaded server does not tokenise first
+  if (const std::string& wanted = proto.require_model_digest(); !wanted.empty() && wanted != context_.model_digest)
+    return reject(absl::FailedPreconditionError(
+        message("require_model_digest = ", wanted, ": the model served has ", context_.model_digest)));
   lock.unlock();
   absl::StatusOr<engine::ValidRequest> valid = validate_request(proto, limits_);
   std::unique_ptr<engine::Request> request;

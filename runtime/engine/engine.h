@@ -48,6 +48,18 @@ struct EngineStats {
   std::string trouble;                    // why, when not healthy: the first loss, and what is overdue
   int replicas = 0, replicas_alive = 0;
   int replicas_stepping = 0;              // alive and with no overdue step: who serves new requests
+  // Tokens of requests with forced_token_ids, and those of them that the sampler would not have drawn. A receipt that was made here
+  // gives none.
+  uint64_t verified_tokens = 0, verification_mismatches = 0;
+  struct Replica {
+    bool alive = false;
+    uint64_t steps = 0;           // results that came
+    int plans_in_flight = 0;
+    double step_age_seconds = 0;  // since its ranks work on the oldest plan; 0 = none is in flight
+    double last_step_seconds = 0;
+    int64_t running = 0, waiting = 0;
+  };
+  std::vector<Replica> per_replica;
 };
 
 class Engine {

@@ -22,6 +22,8 @@ struct ChoiceSeen {
   std::string text, stop_reason, digest;
   v1::FinishReason finish = v1::FINISH_REASON_UNSPECIFIED;
   v1::Receipt receipt;
+  bool violated = false;
+  uint32_t violation = 0;
 };
 
 struct Seen {
@@ -82,6 +84,7 @@ class Client {
       c.finish = d.finish_reason();
       c.stop_reason = d.stop_reason();
       c.digest = d.response_digest();
+      if (d.has_violation()) c.violated = true, c.violation = d.violation();
       if (d.has_receipt()) c.receipt = d.receipt();
       EXPECT_EQ(d.finish_reason() == v1::FINISH_REASON_UNSPECIFIED, d.response_digest().empty());
     }
@@ -210,7 +213,15 @@ inline Wanted wanted(const Mode& mode, const v1::GenerateRequest& r, uint32_t ch
   const int64_t longest = mode.engine.max_model_len > 0 ? mode.engine.max_model_len
                                                         : std::min(mode.max_positions, mode.pages * mode.page_size);
   const int64_t count = std::min<int64_t>(s.max_tokens(), longest - static_cast<int64_t>(prompt.size()));
-  const FakeModel::Answer full = mode.model.answer(prompt, s, choice, count);
+  // eos and stop ids are not drawn before min_tokens.
+  const auto late = [&](int32_t t) {
+    const auto& stops = s.stop_token_ids();
+    return (!s.ignore_eos() && std::find(mode.eos.begin(), mode.eos.end(), t) != mode.eos.end()) ||
+           std::find(stops.begin(), stops.end(), t) != stops.end();
+  };
+  const FakeModel::Answer full = mode.model.answer(prompt, s, choice, count, [&](const std::vector<int32_t>& answer, int32_t t) {
+    return answer.size() >= s.min_tokens() || !late(t);
+  });
   Wanted w;
   for (int64_t i = 0; i < count; ++i) {
     w.tokens.push_back(full.tokens[i]);

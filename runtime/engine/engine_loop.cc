@@ -160,6 +160,8 @@ void Engine::Impl::forget(engine::Request* request, const std::function<void()>&
     std::lock_guard lock(mutex_);
     ids_.erase(owned->id());
   }
+  counted_.verified_tokens += owned->verified();
+  counted_.verification_mismatches += owned->mismatches();
   publish();  // whoever hears the end and asks for statistics finds it in them
   last_call();
   {
@@ -255,6 +257,10 @@ void Engine::Impl::publish() {
   for (size_t i = 0; i < replicas_.size(); ++i) {
     const auto& replica = replicas_[i];
     const engine::SchedulerCounts c = replica->scheduler().counts();
+    EngineStats::Replica& own = s.per_replica.emplace_back();
+    own.alive = replica->alive();
+    own.steps = replica->steps();
+    own.last_step_seconds = replica->last_step_seconds();
     s.steps += replica->steps();
     s.preemptions += c.preemptions;
     if (!replica->alive()) {
@@ -269,6 +275,11 @@ void Engine::Impl::publish() {
     } else {
       ++s.replicas_stepping;
     }
+    own.plans_in_flight = replica->in_flight();
+    if (own.plans_in_flight > 0)
+      own.step_age_seconds = std::max(0.0, std::chrono::duration<double>(Clock::now() - replica->step_began()).count());
+    own.running = c.running;
+    own.waiting = c.waiting;
     s.running += c.running;
     s.waiting += c.waiting;
     s.pages_total += c.pages_total;
@@ -278,7 +289,7 @@ void Engine::Impl::publish() {
   }
   std::lock_guard lock(mutex_);
   s.rejected = published_.rejected;
-  published_ = s;
+  published_ = std::move(s);
   published_progress_ = last_progress_;
   published_at_ = Clock::now();
 }

@@ -75,6 +75,7 @@ class Engine::Impl {
   const EngineOptions options_;
   const ModelConfig model_;
   engine::EngineContext context_;
+  std::unique_ptr<grammar::GrammarCache> grammars_;  // null without a tokenizer
   engine::ValidationLimits limits_;
   std::vector<std::unique_ptr<engine::Replica>> replicas_;
 

@@ -106,6 +106,11 @@ TEST(EngineRequests, ReceiptIsVerifiedByOneTeacherForcedPrefill) {
   ReceiptVerdict v = verify(receipt, h);
   EXPECT_TRUE(v.equal()) << v.message;
   EXPECT_LE(h.engine->stats().steps - steps, 2u) << "a prefill, not a decode";
+  EXPECT_EQ(h.engine->stats().verified_tokens, 30u);
+  EXPECT_EQ(h.engine->stats().verification_mismatches, 0u);
+  ASSERT_EQ(h.engine->stats().per_replica.size(), 1u);
+  EXPECT_TRUE(h.engine->stats().per_replica[0].alive);
+  EXPECT_EQ(h.engine->stats().per_replica[0].steps, h.engine->stats().steps);
 
   Mode small = mode;  // another shape: few pages, small chunks
   small.pages = 14;
@@ -120,6 +125,8 @@ TEST(EngineRequests, ReceiptIsVerifiedByOneTeacherForcedPrefill) {
   v = verify(forged, h);
   EXPECT_EQ(v.difference, ReceiptDifference::kToken) << v.message;
   EXPECT_EQ(v.position, 12);
+  EXPECT_EQ(h.engine->stats().verified_tokens, 60u);
+  EXPECT_GE(h.engine->stats().verification_mismatches, 1u) << "the counter of mismatches must see it";
   forged = receipt;
   forged.set_logits_hashes(7, forged.logits_hashes(7) + 1);
   v = verify(forged, h);

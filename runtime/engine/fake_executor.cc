@@ -18,18 +18,24 @@ int32_t FakeModel::draw(uint64_t slot, int64_t position, const v1::SamplingParam
   if (s.temperature() > 0) h = mix64(h ^ mix64(s.seed()) ^ mix64(choice * 7919ull + static_cast<uint64_t>(position)));
   return static_cast<int32_t>(h % static_cast<uint64_t>(vocab_size));
 }
+int32_t FakeModel::permitted(int32_t token, const std::function<bool(int32_t)>& may) const {
+  for (int64_t i = 0; i < vocab_size; ++i)
+    if (const auto t = static_cast<int32_t>((token + i) % vocab_size); may(t)) return t;
+  return token;
+}
 float FakeModel::logprob(uint64_t slot, int32_t token) const {
   return -static_cast<float>(mix64(slot ^ static_cast<uint64_t>(token)) % 100000) / 7919.0f;
 }
 FakeModel::Answer FakeModel::answer(const std::vector<int32_t>& prompt, const v1::SamplingParams& sampling, uint32_t choice,
-                                    int64_t count) const {
+                                    int64_t count, const May& may) const {
   Answer out;
   uint64_t state = 0;
   for (size_t p = 0; p < prompt.size(); ++p) state = slot(state, static_cast<int64_t>(p), prompt[p]);
   for (int64_t i = 0; i < count; ++i) {
     const int64_t position = static_cast<int64_t>(prompt.size()) + i;
     out.hashes.push_back(logits_hash(state));
-    out.tokens.push_back(draw(state, position, sampling, choice));
+    const int32_t drawn = draw(state, position, sampling, choice);
+    out.tokens.push_back(may ? permitted(drawn, [&](int32_t t) { return may(out.tokens, t); }) : drawn);
     state = slot(state, position, out.tokens.back());
   }
   return out;
@@ -232,8 +238,24 @@ void FakeExecutor::run(const v1::StepPlan& plan, int row, const v1::Chunk& chunk
     v1::TokenResult* r = result->add_tokens();
     r->set_sequence(chunk.sequence());
     r->set_position(static_cast<uint32_t>(p + 1));
-    r->set_token(model.draw(options_.depends_on_batch ? state ^ static_cast<uint64_t>(row) : state, p + 1, live.start.sampling(),
-                            live.start.choice()));
+    int32_t token = model.draw(options_.depends_on_batch ? state ^ static_cast<uint64_t>(row) : state, p + 1, live.start.sampling(),
+                               live.start.choice());
+    std::string mask;
+    if (!chunk.draw_masks().empty()) {
+      const int64_t draw = p - std::max<int64_t>(chunk.logits_from(), first);
+      if (draw >= chunk.draw_masks_size() || chunk.draw_masks(static_cast<int>(draw)) > static_cast<uint32_t>(plan.token_masks_size())) {
+        violation(plan, message(who, "no mask for the draw at ", p));
+      } else if (const uint32_t entry = chunk.draw_masks(static_cast<int>(draw)); entry > 0) {
+        mask = plan.token_masks(static_cast<int>(entry) - 1);
+        if (static_cast<int64_t>(mask.size()) != (model.vocab_size + 7) / 8) violation(plan, message(who, "a mask of ", mask.size(), " bytes"));
+      }
+    }
+    const bool early = p + 1 - live.start.prompt_length() < live.start.sampling().min_tokens();
+    r->set_token(model.permitted(token, [&](int32_t t) {
+      const auto& late = live.start.late_token_ids();
+      if (!mask.empty()) return (mask[t / 8] >> t % 8 & 1) != 0;
+      return !early || std::find(late.begin(), late.end(), t) == late.end();
+    }));
     r->set_finite(live.tokens[p] != model.nan_token);
     r->set_logits_hash(model.logits_hash(state));
     const bool of_prompt = p + 1 < static_cast<int64_t>(live.start.prompt_length());

@@ -25,14 +25,18 @@ struct FakeModel {
   uint64_t slot(uint64_t previous, int64_t position, int32_t token) const;
   uint64_t logits_hash(uint64_t slot) const;
   int32_t draw(uint64_t slot, int64_t position, const v1::SamplingParams& sampling, uint32_t choice) const;
+  // The draw, or the next token that may be drawn.
+  int32_t permitted(int32_t token, const std::function<bool(int32_t)>& may) const;
   float logprob(uint64_t slot, int32_t token) const;
 
   struct Answer {
     std::vector<int32_t> tokens;
     std::vector<uint64_t> hashes;
   };
-  // What the plainest decoding loop gives: `count` tokens.
-  Answer answer(const std::vector<int32_t>& prompt, const v1::SamplingParams& sampling, uint32_t choice, int64_t count) const;
+  // What the plainest decoding loop gives: `count` tokens. `may(answer so far, token)`: what may be drawn.
+  using May = std::function<bool(const std::vector<int32_t>& answer, int32_t token)>;
+  Answer answer(const std::vector<int32_t>& prompt, const v1::SamplingParams& sampling, uint32_t choice, int64_t count,
+                const May& may = {}) const;
 };
 
 struct FakeOptions {

@@ -22,6 +22,10 @@ Request::Request(ValidRequest valid, Engine::Callback callback, const EngineCont
     s.end = prompt + valid_.most_tokens - 1;
     s.sampling = &valid_.sampling;
     s.request_id = &valid_.id;
+    s.late_token_ids = &valid_.late_token_ids;
+    s.bad_words = &valid_.bad_words;
+    if (valid_.grammar)
+      s.constraint = std::make_unique<Constraint>(valid_.grammar, !context_.eos_token_ids.empty() && !sampling.ignore_eos(), sampling.min_tokens());
     s.top_logprobs = sampling.has_logprobs() ? sampling.logprobs() : -1;
     s.prompt_logprobs = sampling.has_prompt_logprobs() && i == 0 ? sampling.prompt_logprobs() : -1;
     s.logits_from = s.prompt_logprobs >= 0 ? 0 : prompt - 1;
@@ -55,7 +59,7 @@ bool Request::take(Sequence* s, const v1::TokenResult& result) {
   const int64_t position = s->logits_from + 1;
   assert(position == result.position());
   if (!result.finite()) {
-    output.fail(message("the logits at position ", position - 1, " hold NaN or infinity"), delta_of(choice));
+    output.fail(message("the logits at position ", position - 1, " hold NaN or infinity, or no token may be drawn"), delta_of(choice));
     --unfinished_;
     return true;
   }
@@ -69,8 +73,24 @@ bool Request::take(Sequence* s, const v1::TokenResult& result) {
     s->tokens.push_back(token);
   } else {
     token = s->tokens[position];
+    ++verified_;
+    mismatches_ += result.token() != token;
   }
-  const bool ended = output.append(token, result, delta_of(choice));
+  bool complete = false;
+  absl::Status next;
+  if (s->constraint && valid_.forced.empty()) {
+    const std::span<const int32_t> answer = s->answer_before(position + 1);
+    complete = s->constraint->complete(answer);
+    if (!complete) next = s->constraint->mask_after(answer).status();
+  }
+  v1::ChoiceDelta* delta = delta_of(choice);
+  bool ended = output.append(token, result, complete, delta);
+  if (!ended && !next.ok()) {
+    output.fail(message(next.message()), delta);
+    ended = true;
+  }
+  if (ended && s->constraint && !valid_.forced.empty())
+    if (const std::optional<int64_t> at = s->constraint->violation(valid_.forced)) delta->set_violation(static_cast<uint32_t>(*at));
   if (ended) --unfinished_;
   return ended;
 }

@@ -37,6 +37,9 @@ class Request {
   // Log-probabilities of the prompt belong into the first response, so the other choices wait until the first has brought them.
   bool prompt_logprobs_missing() const;
   bool finished() const { return unfinished_ == 0; }
+  // Forced tokens taken so far, and those that the draws differ from.
+  uint64_t verified() const { return verified_; }
+  uint64_t mismatches() const { return mismatches_; }
   bool has_response() const { return response_.choices_size() > 0; }
   // What was gathered since the last call; with usage and finished set if it is the last.
   v1::GenerateResponse take_response();
@@ -59,6 +62,7 @@ class Request {
   std::vector<v1::TokenLogprobs> prompt_logprobs_;
   bool prompt_logprobs_sent_ = false;
   uint32_t unfinished_ = 0;
+  uint64_t verified_ = 0, mismatches_ = 0;
 };
 
 }  // namespace invar::engine

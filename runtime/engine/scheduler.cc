@@ -13,6 +13,8 @@ constexpr int64_t kTokensPerRunningSequence = 64;
 // Queued sequences that cannot start yet are passed over, but no plan looks at more of them than this.
 constexpr int kMostPassedOver = 1024;
 constexpr uint32_t kNoLogits = 0xffffffffu;
+// Draws of one sequence under a constraint in one plan: each may bring a mask of its own (verification has many known tokens).
+constexpr int64_t kMostMaskedDraws = 32;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -78,6 +80,7 @@ void Scheduler::received(Sequence* s) {
 bool Scheduler::build(v1::StepPlan* plan, std::vector<ExpectedDraws>* expected) {
   budget_ = limits_.max_num_batched_tokens;
   preempted_ = false;
+  masks_.clear();
   plan_decodes(plan, expected);
   plan_prefills(plan, expected);
   // Pages just ran out: whoever starts now would be the next to be thrown out.
@@ -96,6 +99,8 @@ void Scheduler::plan_decodes(v1::StepPlan* plan, std::vector<ExpectedDraws>* exp
   for (Sequence* s : snapshot) {
     if (budget_ == 0) return;
     if (s->state != Sequence::State::kRunning || !s->plannable() || s->known_ahead() > 1) continue;
+    // Its mask depends on the token that is still to be drawn.
+    if (s->constraint && s->known_ahead() < 1) continue;
     std::vector<uint32_t> new_pages;
     if (room_for_next(s, &new_pages)) emit(s, 1, new_pages, plan, expected);
   }
@@ -104,8 +109,7 @@ void Scheduler::plan_decodes(v1::StepPlan* plan, std::vector<ExpectedDraws>* exp
 void Scheduler::plan_prefills(v1::StepPlan* plan, std::vector<ExpectedDraws>* expected) {
   for (Sequence* s : running_) {
     if (budget_ == 0) return;
-    const int64_t ahead = s->known_ahead();
-    if (ahead > 1) emit(s, std::min({ahead, budget_, limits_.longest_chunk}), {}, plan, expected);
+    if (s->known_ahead() > 1) emit(s, chunk_of(*s), {}, plan, expected);
   }
 }
 
@@ -141,7 +145,7 @@ void Scheduler::admit(v1::StepPlan* plan, std::vector<ExpectedDraws>* expected) 
     if (placement.home < 0) return;  // nobody overtakes for lack of pages, or long prompts would starve
     std::vector<uint32_t> new_pages;
     start(s, placement, plan, &new_pages);
-    emit(s, std::min({s->known_ahead(), budget_, limits_.longest_chunk}), new_pages, plan, expected);
+    emit(s, chunk_of(*s), new_pages, plan, expected);
   }
 }
 
@@ -231,7 +235,33 @@ void Scheduler::start(Sequence* s, const Placement& placement, v1::StepPlan* pla
   started->set_prompt_logprobs(s->logits_from < s->prompt_length - 1 ? s->prompt_logprobs : -1);
   started->set_request_id(*s->request_id);
   started->mutable_pages()->Add(s->pages.begin(), s->pages.end());
+  if (s->late_token_ids) started->mutable_late_token_ids()->Add(s->late_token_ids->begin(), s->late_token_ids->end());
+  if (s->bad_words)
+    for (const std::vector<int32_t>& word : *s->bad_words) started->add_bad_words()->mutable_ids()->Add(word.begin(), word.end());
   s->pages.insert(s->pages.end(), new_pages->begin(), new_pages->end());
+}
+
+// Known tokens of a running sequence that go into the next chunk.
+int64_t Scheduler::chunk_of(const Sequence& s) const {
+  const int64_t most = s.constraint ? std::max<int64_t>(s.logits_from - s.planned, 0) + kMostMaskedDraws : INT64_MAX;
+  return std::min({s.known_ahead(), budget_, limits_.longest_chunk, most});
+}
+
+// Of the draws behind positions [first, planned), all of which are known.
+void Scheduler::add_masks(Sequence* s, int64_t first, v1::Chunk* chunk, v1::StepPlan* plan) {
+  for (int64_t p = first; p < s->planned; ++p) {
+    uint32_t entry = 0;
+    if (p + 1 >= s->prompt_length) {
+      // An error ended the choice when its last token came; for a forced token behind one every draw is as good.
+      const absl::StatusOr<grammar::TokenMask> mask = s->constraint->mask_after(s->answer_before(p + 1));
+      if (mask.ok() && *mask) {
+        const auto [found, added] = masks_.try_emplace(*mask, static_cast<uint32_t>(plan->token_masks_size()) + 1);
+        if (added) plan->add_token_masks(reinterpret_cast<const char*>((*mask)->data()), (*mask)->size());
+        entry = found->second;
+      }
+    }
+    chunk->add_draw_masks(entry);
+  }
 }
 
 void Scheduler::emit(Sequence* s, int64_t count, const std::vector<uint32_t>& new_pages, v1::StepPlan* plan,
@@ -248,6 +278,7 @@ void Scheduler::emit(Sequence* s, int64_t count, const std::vector<uint32_t>& ne
   if (first_logits >= s->planned) return;
   expected->push_back({s->number, first_logits + 1, s->planned - first_logits});
   s->pending += s->planned - first_logits;
+  if (s->constraint) add_masks(s, first_logits, chunk, plan);
 }
 
 // Recomputing is the only form of preemption: its pages stay findable until somebody needs them, so coming back is often cheap.

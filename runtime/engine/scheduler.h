@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <set>
 #include <unordered_map>
@@ -81,6 +82,8 @@ class Scheduler {
   void await_blocks(Sequence* s, int home, int64_t first, int64_t end);
   bool awaits_block(const Sequence& s) const;
   void start(Sequence* s, const Placement& placement, v1::StepPlan* plan, std::vector<uint32_t>* new_pages);
+  int64_t chunk_of(const Sequence& s) const;
+  void add_masks(Sequence* s, int64_t first, v1::Chunk* chunk, v1::StepPlan* plan);
   void emit(Sequence* s, int64_t count, const std::vector<uint32_t>& new_pages, v1::StepPlan* plan,
             std::vector<ExpectedDraws>* expected);
   void preempt(Sequence* s);
@@ -100,6 +103,7 @@ class Scheduler {
   // Of the plan being built.
   int64_t budget_ = 0;
   bool preempted_ = false;
+  std::map<grammar::TokenMask, uint32_t> masks_;  // -> entry of Chunk.draw_masks; sequences in equal states share theirs
 };
 
 }  // namespace invar::engine

@@ -3,10 +3,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "runtime/engine/constraint.h"
 #include "runtime/engine/prefix_cache.h"
 #include "runtime/proto/generate.pb.h"
 
@@ -24,6 +27,8 @@ struct Sequence {
   int64_t end = 0;  // positions [0, end) are computed if nothing ends the sequence before: prompt + most answer tokens - 1
   const v1::SamplingParams* sampling = nullptr;  // of the request, as everything a start tells the ranks
   const std::string* request_id = nullptr;
+  const std::vector<int32_t>* late_token_ids = nullptr;
+  const std::vector<std::vector<int32_t>>* bad_words = nullptr;
   int32_t top_logprobs = -1;
   int32_t prompt_logprobs = -1;
 
@@ -31,6 +36,7 @@ struct Sequence {
   std::vector<int32_t> tokens;
   int64_t logits_from = 0;       // the first position whose logits have not come back and are needed
   std::vector<BlockKey> keys;    // of the full blocks of `tokens` so far
+  std::unique_ptr<Constraint> constraint;  // null = free; else draws are planned only behind known tokens
 
   // The present life on the ranks. A preempted or moved sequence starts anew under another number.
   enum class State : uint8_t { kNew, kWaiting, kRunning, kDone };
@@ -52,6 +58,10 @@ struct Sequence {
   // Known tokens that can still be planned as one prefill; 1 or less: the next chunk is a decode step.
   int64_t known_ahead() const { return std::min<int64_t>(static_cast<int64_t>(tokens.size()), end) - planned; }
   bool plannable() const { return planned < end; }
+  // Answer tokens before `position`, all known.
+  std::span<const int32_t> answer_before(int64_t position) const {
+    return std::span(tokens).subspan(static_cast<size_t>(prompt_length), static_cast<size_t>(position - prompt_length));
+  }
 };
 
 // Who runs first: smaller priority, then earlier arrival, then smaller choice. Total and independent of addresses, so that a

@@ -1,8 +1,10 @@
 #include "runtime/engine/validate.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string_view>
 
+#include "runtime/engine/constraint.h"
 #include "runtime/model_config/message.h"
 #include "runtime/tokenizer/utf8.h"
 
@@ -43,6 +45,82 @@ absl::Status check_logprobs(std::string_view field, int32_t value) {
   return invalid(field, " = ", value, " must be in [0, ", kMaxLogprobs, "]; leave it out for none");
 }
 
+absl::Status check_drawable(const v1::SamplingParams& s, const ValidationLimits& limits) {
+  for (const auto& [id, bias] : s.logit_bias()) {
+    if (id < 0 || id >= limits.vocab_size)
+      return invalid("logit_bias: ", id, " is not a token id; the vocabulary has ", limits.vocab_size, " entries");
+    if (absl::Status r = check_range(message("logit_bias[", id, "]"), bias, -100, 100); !r.ok()) return r;
+  }
+  if (absl::Status r = check_ids("allowed_token_ids", s.allowed_token_ids(), limits.vocab_size); !r.ok()) return r;
+  if (s.bad_words_size() > kMaxBadWords) return invalid("bad_words has ", s.bad_words_size(), " words, at most ", kMaxBadWords, " are allowed");
+  for (int i = 0; i < s.bad_words_size(); ++i) {
+    if (s.bad_words(i).empty()) return invalid("bad_words[", i, "] = \"\" must not be empty");
+    if (absl::Status r = check_utf8(message("bad_words[", i, "]"), s.bad_words(i)); !r.ok()) return r;
+  }
+  if (s.bad_words_size() > 0 && !limits.tokenizer) return invalid("bad_words: words need a tokenizer and this model has none");
+  return absl::OkStatus();
+}
+
+absl::Status check_guided(const v1::SamplingParams& s, const ValidationLimits& limits) {
+  if (s.has_guided_grammar())
+    return absl::UnimplementedError("guided_grammar is not implemented; use guided_json, guided_regex or guided_choice");
+  const std::pair<const char*, bool> all[] = {{"guided_json", s.has_guided_json()},
+                                              {"guided_json_object", s.guided_json_object()},
+                                              {"guided_regex", s.has_guided_regex()},
+                                              {"guided_choice", s.guided_choice_size() > 0},
+                                              {"allowed_token_ids", s.allowed_token_ids_size() > 0}};
+  const char* given = nullptr;
+  for (const auto& [field, is_given] : all) {
+    if (!is_given) continue;
+    if (given) return invalid(given, " and ", field, " exclude each other");
+    given = field;
+  }
+  if (given && std::string_view(given).starts_with("guided") && !limits.grammars) return invalid(given, " needs a tokenizer and this model has none");
+  return absl::OkStatus();
+}
+
+// The compiled constraint, if there is one. Its first mask is made here: by the caller's thread, so that the engine's finds it.
+absl::StatusOr<std::shared_ptr<grammar::Grammar>> compile_guided(const v1::SamplingParams& s, const ValidationLimits& limits) {
+  grammar::Specification specification;
+  std::string field;
+  if (s.has_guided_json()) {
+    field = "guided_json";
+    specification = {grammar::Specification::Kind::kJsonSchema, s.guided_json(), {}};
+  } else if (s.guided_json_object()) {
+    field = "guided_json_object";
+  } else if (s.has_guided_regex()) {
+    field = "guided_regex";
+    specification = {grammar::Specification::Kind::kRegex, s.guided_regex(), {}};
+  } else if (s.guided_choice_size() > 0) {
+    field = "guided_choice";
+    specification = {grammar::Specification::Kind::kChoice, "", {s.guided_choice().begin(), s.guided_choice().end()}};
+  } else {
+    return nullptr;
+  }
+  const auto named = [&](const absl::Status& status) { return absl::Status(status.code(), message(field, ": ", status.message())); };
+  absl::StatusOr<std::shared_ptr<grammar::Grammar>> made = limits.grammars->get(specification);
+  if (!made.ok()) return named(made.status());
+  const bool ends = !limits.eos_token_ids.empty() && !s.ignore_eos();
+  const auto first = Constraint(*made, ends, s.min_tokens()).mask_after({});
+  if (!first.ok()) return invalid(field, ": ", first.status().message());
+  return made;
+}
+
+// As vLLM: each word as it stands and behind a space.
+absl::StatusOr<std::vector<std::vector<int32_t>>> bad_word_tokens(const v1::SamplingParams& s, const Tokenizer* tokenizer) {
+  std::vector<std::vector<int32_t>> out;
+  for (int i = 0; i < s.bad_words_size(); ++i) {
+    std::string_view word = s.bad_words(i);
+    word.remove_prefix(std::min(word.find_first_not_of(' '), word.size()));
+    for (const char* before : {"", " "}) {
+      auto ids = tokenizer->encode(message(before, word), /*add_special_tokens=*/false);
+      if (!ids.ok()) return absl::Status(ids.status().code(), message("bad_words[", i, "]: ", ids.status().message()));
+      if (!ids->empty() && std::find(out.begin(), out.end(), *ids) == out.end()) out.push_back(*std::move(ids));
+    }
+  }
+  return out;
+}
+
 absl::Status check_sampling(const v1::SamplingParams& s, const ValidationLimits& limits) {
   if (s.n() < 1 || s.n() > kMaxChoices) return invalid("n = ", s.n(), " must be in [1, ", kMaxChoices, "]");
   if (!(s.temperature() >= 0) || std::isinf(s.temperature()))
@@ -68,7 +146,9 @@ absl::Status check_sampling(const v1::SamplingParams& s, const ValidationLimits&
   }
   if (s.stop_size() > 0 && !limits.tokenizer)
     return invalid("stop[0] = \"", s.stop(0), "\": stop strings need a tokenizer and this model has none; use stop_token_ids");
-  return check_ids("stop_token_ids", s.stop_token_ids(), limits.vocab_size);
+  if (absl::Status r = check_ids("stop_token_ids", s.stop_token_ids(), limits.vocab_size); !r.ok()) return r;
+  if (absl::Status r = check_drawable(s, limits); !r.ok()) return r;
+  return check_guided(s, limits);
 }
 
 absl::StatusOr<std::vector<int32_t>> prompt_ids(const v1::GenerateRequest& request, const ValidationLimits& limits) {
@@ -120,6 +200,7 @@ v1::SamplingParams effective_sampling(const v1::SamplingParams& given, const Gen
   s.set_skip_special_tokens(given.has_skip_special_tokens() ? given.skip_special_tokens() : true);
   s.set_include_stop_str_in_output(given.include_stop_str_in_output());
   s.set_min_tokens(given.min_tokens());
+  if (!given.guided_json_object()) s.clear_guided_json_object();
   return s;
 }
 
@@ -152,6 +233,17 @@ absl::StatusOr<ValidRequest> validate_request(const v1::GenerateRequest& request
   valid.most_tokens = valid.forced.empty() ? std::min<int64_t>(valid.sampling.max_tokens(), room) : forced.size();
   valid.return_receipt = request.return_receipt();
   valid.priority = request.priority();
+  if (valid.sampling.min_tokens() > 0) {
+    valid.late_token_ids.assign(valid.sampling.stop_token_ids().begin(), valid.sampling.stop_token_ids().end());
+    if (!valid.sampling.ignore_eos())
+      valid.late_token_ids.insert(valid.late_token_ids.end(), limits.eos_token_ids.begin(), limits.eos_token_ids.end());
+  }
+  absl::StatusOr<std::vector<std::vector<int32_t>>> bad_words = bad_word_tokens(valid.sampling, limits.tokenizer);
+  if (!bad_words.ok()) return bad_words.status();
+  valid.bad_words = *std::move(bad_words);
+  absl::StatusOr<std::shared_ptr<grammar::Grammar>> grammar = compile_guided(valid.sampling, limits);
+  if (!grammar.ok()) return grammar.status();
+  valid.grammar = *std::move(grammar);
   return valid;
 }
 

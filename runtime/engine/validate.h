@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "runtime/grammar/grammar_cache.h"
 #include "runtime/model_config/model_config.h"
 #include "runtime/proto/generate.pb.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -16,6 +18,7 @@ namespace invar::engine {
 inline constexpr uint32_t kMaxChoices = 128;
 inline constexpr int32_t kMaxLogprobs = 20;
 inline constexpr int kMaxStopStrings = 16;
+inline constexpr int kMaxBadWords = 1024;
 inline constexpr size_t kMaxRequestIdBytes = 256;
 
 struct ValidationLimits {
@@ -24,6 +27,8 @@ struct ValidationLimits {
   uint64_t seed = 0;          // of requests that name none
   GenerationDefaults defaults;
   const Tokenizer* tokenizer = nullptr;  // null = token ids only
+  std::vector<int32_t> eos_token_ids;
+  grammar::GrammarCache* grammars = nullptr;  // null = no structured output
 };
 
 struct ValidRequest {
@@ -36,6 +41,9 @@ struct ValidRequest {
   int64_t most_tokens = 0;  // answer tokens at most: max_tokens, what the context leaves, or the forced tokens
   bool return_receipt = false;
   int32_t priority = 0;
+  std::vector<int32_t> late_token_ids;          // not drawn before min_tokens
+  std::vector<std::vector<int32_t>> bad_words;  // as tokens
+  std::shared_ptr<grammar::Grammar> grammar;    // of a guided_* field; null = none
 };
 
 // The request's values, else generation_config.json's, else the defaults written in generate.proto. As in vLLM, do_sample of

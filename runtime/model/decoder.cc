@@ -44,6 +44,16 @@ int64_t kv_page_bytes(const ModelConfig& config, const Layout& layout, int64_t p
   return most;
 }
 
+parallel::PeerSizes peer_sizes(const ModelConfig& config, int64_t rows) {
+  // A slice of one node of each rank; an uneven layout's ranks ship more, and take more parts.
+  constexpr int64_t kMost = int64_t{64} << 20;  // bytes
+  const int64_t elements = rows * config.hidden_size * std::max<int64_t>(1, config.moe.top_k);
+  const int64_t values = elements * 4, least = config.hidden_size * 4 * numerics::kSegments;
+  return {.values = static_cast<size_t>(std::clamp(values, least, std::max(kMost, least))),
+          .results = static_cast<size_t>(std::clamp(elements * 2, least, std::max(kMost, least))),
+          .whole = static_cast<size_t>(kLogitsBlock * config.vocab_size * 4)};
+}
+
 Decoder::Decoder(const Device& device, parallel::Transport& transport, const ModelConfig& config, const Options& options)
     : device_(device),
       staged_(device.backend() == Backend::kCpu || &transport.host_memory() != &transport ? nullptr
@@ -53,7 +63,8 @@ Decoder::Decoder(const Device& device, parallel::Transport& transport, const Mod
       shard_(ModelShard::make(config, options.layout, options.at, device.control_arm())),
       tp_(transport_, parallel::tp_members(options.layout, options.at), kTensorParallelTag),
       ep_(transport_, parallel::ep_members(options.layout, options.at), kExpertParallelTag),
-      all_reduce_(device, tp_),
+      peer_(tp_.size() > 1 ? options.peer : nullptr),
+      all_reduce_(device, tp_, parallel::ReduceAlgorithm::kAuto, peer_),
       exchange_(device, ep_, parallel::expert_owners(config.moe.num_experts, options.layout.ep)) {}
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, parallel::Transport& transport,
@@ -75,8 +86,10 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, par
       for (const ExpertWeights& e : layer.experts) held.weights.push_back(&e);
       held.table = ExpertTable(device, held.weights);
     }
-  // Ranks that exchange, and rows whose places the host looks up, wait in the middle of a step.
-  d->may_record_ = options.record_decode && device.backend() == Backend::kCuda && options.layout.replica() == 1 &&
+  // Ranks that exchange otherwise than on the device, and rows whose places the host looks up, wait in the middle of a step.
+  const bool alone = options.layout.replica() == 1 ||
+                     (options.layout.replica() == options.layout.tp && d->peer_ && d->peer_->recordable());
+  d->may_record_ = options.record_decode && device.backend() == Backend::kCuda && alone &&
                    (config.moe.num_experts == 0 || d->experts_at_home_);
   if (!d->shard_.kv_heads.empty())
     for (int64_t l = 0; l < d->shard_.layers.size(); ++l)
@@ -110,9 +123,10 @@ bool Decoder::run_recorded(const StepRows& rows, const LogitsSink& sink) {
     return false;
   Recorded& r = recorded_[{n, wanted}];
   const bool settled = r.allocations == Device::allocations() && r.generation == step_.generation() && r.allocations > 0;
+  const float* logits = nullptr;  // as the last queued or recorded step left them
   const auto work = [&] {
     layers(rows);
-    logits_of(rows, 0, wanted);
+    logits = peer_ ? logits_over_peers(rows, 0, wanted) : logits_of(rows, 0, wanted);
   };
   if (!settled) {  // the first step of this size, or buffers have moved since: one by one, so that every buffer has its size
     r.work = {};
@@ -127,13 +141,15 @@ bool Decoder::run_recorded(const StepRows& rows, const LogitsSink& sink) {
         may_record_ = false;  // a schedule for a shape of this model waits in the middle: such steps are never recorded
         recorded_.clear();
         work();
-        sink(0, wanted, logits_.as<float>());
+        if (logits) sink(0, wanted, logits);
         return true;
       }
+      r.logits = logits;
     }
     device_.run(r.work);
+    logits = r.logits;
   }
-  sink(0, wanted, logits_.as<float>());
+  if (logits) sink(0, wanted, logits);
   return true;
 }
 
@@ -178,13 +194,32 @@ void Decoder::add_block(const BlockEnd& end, int64_t n) {
 
 void Decoder::embed(const StepRows& rows) {
   const int64_t n = rows.size(), hidden = config_.hidden_size;
-  if (tp_.size() > 1) {
+  if (peer_) {
+    if (n > 0) share_embeddings(n);
+  } else if (tp_.size() > 1) {
     if (n > 0) exchange_embeddings(rows);
   } else if (n > 0) {
     gather_rows(device_, {.weights = weights_.embedding.get(), .ids = inputs_.tokens(), .rows = n, .y = x_.as<Bf16>(),
                           .y_stride = hidden});
   }
   if (trace_) trace_->record(EMBED, -1, x_.as<Bf16>(), hidden, 0, hidden);
+}
+
+// The same without the host: each rank puts the rows that it has in their places, and these go to the others.
+void Decoder::share_embeddings(int64_t n) {
+  if constexpr (kCudaBuilt) {
+    const int64_t hidden = config_.hidden_size;
+    Bf16* x = x_.as<Bf16>();
+    gather_rows(device_, {.weights = weights_.embedding.get(), .ids = inputs_.tokens(), .first_id = shard_.vocabulary.begin,
+                          .rows = n, .y = x, .y_stride = hidden});
+    const PeerView& view = peer_->view();
+    const int64_t most = cuda::peer_rows_limit(view, hidden);
+    for (int64_t first = 0; first < n; first += most) {
+      cuda::PeerRows p{.rows = std::min(most, n - first), .width = hidden, .ids = inputs_.tokens() + first, .x = x + first * hidden};
+      for (int m = 0; m < tp_.size(); ++m) p.first_id[m] = parallel::shard(config_.vocab_size, tp_.size(), m).begin;
+      peer_->run([&] { cuda::peer_rows(device_, view, p); });
+    }
+  }
 }
 
 // The owner of a token sends its row; every rank knows the tokens, hence who sends how many.
@@ -235,12 +270,22 @@ void Decoder::send_hidden(int64_t n) {
   transport_.exchange({&s, 1}, {}, {"hidden rows to the next stage", kStageTag});
 }
 
+bool Decoder::multiply_row(RowLinear linear, const DeviceArray<Bf16>& bias) {
+  const bool finishes = row_finishes(device_, linear);
+  if (finishes) {
+    linear.y = output_.as<Bf16>();
+    linear.bias = or_null(bias);
+  }
+  linear_row(device_, linear);
+  return finishes;
+}
+
 // A trace wants every operator's result, so it takes the longer way; the bits are the same.
-void Decoder::reduce_and_add(const RowShard& shard, int64_t n, const float* partials, const DeviceArray<Bf16>& bias,
-                             const BlockEnd& end) {
+void Decoder::reduce_and_add(const RowShard& shard, int64_t n, const float* partials, bool finished,
+                             const DeviceArray<Bf16>& bias, const BlockEnd& end) {
   const int64_t hidden = config_.hidden_size;
   const parallel::RowReduction reduction{.rows = n, .outputs = hidden, .segments = shard.segments, .partials = partials,
-                                         .bias = or_null(bias), .y = output_.as<Bf16>()};
+                                         .bias = or_null(bias), .y = output_.as<Bf16>(), .finished = finished};
   if (trace_ || !end.next_norm) {
     all_reduce_.run(reduction);
     if (trace_) trace_->record(end.output, end.layer, output_.as<Bf16>(), hidden, 0, hidden);
@@ -257,6 +302,7 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
   if (trace_) trace_->record(ATTENTION_NORM, layer, normed_.as<Bf16>(), hidden, 0, hidden);
 
   float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.o.nodes.size()) * n * hidden);
+  bool finished = false;
   if (q_width > 0) {
     Bf16* q = room<Bf16>(device_, qkv_, n * stride);
     Bf16* k = q + q_width;
@@ -278,24 +324,28 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
                         .kv_head_of = shard_.kv_head_of, .pages = &pages, .window = config_.window_of(layer),
                         .scale = numerics::div(1.0f, numerics::sqrt(static_cast<float>(hd))), .y = y, .y_stride = q_width});
     if (trace_) trace_->record(ATTENTION, layer, y, q_width, shard_.o.k.begin, q_width);
-    linear_row(device_, {.rows = n, .x = y, .x_stride = q_width, .weights = &w.o, .segments = shard_.o.segments,
-                         .first = shard_.o.first, .last = shard_.o.last, .nodes = shard_.o.nodes, .partials = partials});
+    finished = multiply_row({.rows = n, .x = y, .x_stride = q_width, .weights = &w.o, .segments = shard_.o.segments,
+                             .first = shard_.o.first, .last = shard_.o.last, .nodes = shard_.o.nodes, .partials = partials},
+                            w.o_bias);
   }
-  reduce_and_add(shard_.o, n, partials, w.o_bias, {layer, ATTENTION_OUTPUT, ATTENTION_RESIDUAL, next_norm});
+  reduce_and_add(shard_.o, n, partials, finished, w.o_bias, {layer, ATTENTION_OUTPUT, ATTENTION_RESIDUAL, next_norm});
 }
 
 void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const Bf16* next_norm) {
   const int64_t hidden = config_.hidden_size, width = shard_.down.k.size();
   float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.down.nodes.size()) * n * hidden);
+  bool finished = false;
   if (width > 0) {
     Bf16* y = room<Bf16>(device_, activation_, n * width);
     linear_gated(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.gate_up,
                            .both = room<Bf16>(device_, gate_up_, n * w.gate_up.matrix().outputs()), .y = y, .y_stride = width});
     if (trace_) trace_->record(MLP_ACTIVATION, layer, y, width, shard_.down.k.begin, width);
-    linear_row(device_, {.rows = n, .x = y, .x_stride = width, .weights = &w.down, .segments = shard_.down.segments,
-                         .first = shard_.down.first, .last = shard_.down.last, .nodes = shard_.down.nodes, .partials = partials});
+    finished = multiply_row({.rows = n, .x = y, .x_stride = width, .weights = &w.down, .segments = shard_.down.segments,
+                             .first = shard_.down.first, .last = shard_.down.last, .nodes = shard_.down.nodes,
+                             .partials = partials},
+                            w.down_bias);
   }
-  reduce_and_add(shard_.down, n, partials, w.down_bias, {layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm});
+  reduce_and_add(shard_.down, n, partials, finished, w.down_bias, {layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm});
 }
 
 void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, const Bf16* next_norm) {
@@ -356,12 +406,14 @@ void Decoder::moe_at_home(int64_t n, const HeldExperts& held, const int32_t* ids
   gather_rows(device_, {.count = rows, .row_bytes = bytes, .from = normed_.data(), .from_stride = bytes, .index = token_of, .to = x,
                         .to_stride = bytes});
   float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.expert.nodes.size()) * rows * hidden);
+  const bool finished = !shard_.expert.k.empty() && root_alone(shard_.expert.nodes);
   if (!shard_.expert.k.empty())
     expert_mlp(device_, {.offsets_on_device = offsets, .rows = rows, .experts = held.weights, .table = &held.table, .x = x,
                          .hidden = hidden, .segments = shard_.expert.segments, .first = shard_.expert.first,
                          .last = shard_.expert.last, .nodes = shard_.expert.nodes, .partials = partials,
-                         .scratch = &expert_scratch_});
-  all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results});
+                         .y = finished ? results : nullptr, .scratch = &expert_scratch_});
+  all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results,
+                   .finished = finished});
   combine(device_, {.rows = n, .width = hidden, .top_k = top_k, .expert_rows = results, .row_of = row_of, .weights = weights,
                     .y = output_.as<Bf16>()});
 }
@@ -388,15 +440,28 @@ const float* Decoder::logits_of(const StepRows& rows, int64_t first, int64_t cou
                         .index = inputs_.logits() + first, .to = y, .to_stride = bytes});
   rms_norm(device_, {.rows = count, .width = hidden, .x = y, .x_stride = hidden, .weight = weights_.final_norm.data(),
                      .epsilon = config_.rms_norm_eps, .y = y, .y_stride = hidden});
-  float* part = room<float>(device_, logits_, count * mine);
+  // Over peer memory the sampling rank's share goes to its place among the whole rows at once.
+  const bool in_place = peer_ && tp_.index() == 0;
+  float* part = in_place ? peer_->whole() : room<float>(device_, logits_, count * mine);
+  const int64_t stride = in_place ? config_.vocab_size : mine;
   linear_column(device_, {.rows = count, .x = y, .x_stride = hidden, .weights = weights_.head.get(), .y_fp32 = part,
-                          .y_stride = mine});
+                          .y_stride = stride});
   if (trace_) {
     const std::vector<int64_t> block(rows.logits.begin() + first, rows.logits.begin() + first + count);
     trace_->record(FINAL_NORM, -1, y, hidden, 0, hidden, &block);
-    trace_->record(LOGITS, -1, part, mine, shard_.vocabulary.begin, mine, &block);
+    trace_->record(LOGITS, -1, part, stride, shard_.vocabulary.begin, mine, &block);
   }
   return part;
+}
+
+const float* Decoder::logits_over_peers(const StepRows& rows, int64_t first, int64_t count) {
+  const float* part = logits_of(rows, first, count);
+  if constexpr (kCudaBuilt)
+    peer_->run([&] {
+      cuda::peer_shards(device_, peer_->view(), {.rows = count, .stride = config_.vocab_size, .column = shard_.vocabulary.begin,
+                                                 .width = shard_.vocabulary.size(), .part = part});
+    });
+  return peer_->whole();
 }
 
 void Decoder::head(const StepRows& rows, const LogitsSink& sink) {
@@ -404,6 +469,10 @@ void Decoder::head(const StepRows& rows, const LogitsSink& sink) {
   const int64_t n = static_cast<int64_t>(rows.logits.size());
   for (int64_t first = 0; first < n; first += kLogitsBlock) {
     const int64_t count = std::min(kLogitsBlock, n - first);
+    if (peer_) {
+      if (const float* whole = logits_over_peers(rows, first, count)) sink(first, count, whole);
+      continue;
+    }
     const float* part = logits_of(rows, first, count);
     if (tp_.size() == 1) {
       sink(first, count, part);

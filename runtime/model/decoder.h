@@ -32,6 +32,9 @@ int64_t kv_page_bytes(const ModelConfig& config, const Layout& layout, int64_t p
 // the device's memory.
 using LogitsSink = std::function<void(int64_t first, int64_t count, const float* logits)>;
 
+// What a TP rank wants of a window, for steps of at most `rows` rows at full speed; larger ones go in several parts.
+parallel::PeerSizes peer_sizes(const ModelConfig& config, int64_t rows);
+
 class Decoder {
  public:
   struct Options {
@@ -40,6 +43,8 @@ class Decoder {
     KvSize kv;
     int64_t max_positions = 0;  // length of the RoPE table
     bool record_decode = true;  // CUDA graphs for decode steps: the bits are the same
+    // Windows of the rank's TP group (peer_sizes()), outliving the decoder; null: everything goes through the transport.
+    parallel::PeerMemory* peer = nullptr;
   };
   // Loads the rank's weights. `transport` has the world's ranks and outlives the decoder; one that moves host memory only is
   // enough for any device.
@@ -67,6 +72,7 @@ class Decoder {
 
   void embed(const StepRows& rows);
   void exchange_embeddings(const StepRows& rows);
+  void share_embeddings(int64_t rows);
   void receive_hidden(int64_t rows);
   void send_hidden(int64_t rows);
   // Blocks read normed_, add to the residual stream x_, and leave the norm of that by `next_norm` in normed_ (null: nothing).
@@ -85,9 +91,14 @@ class Decoder {
   void layers(const StepRows& rows);
   void head(const StepRows& rows, const LogitsSink& sink);
   const float* logits_of(const StepRows& rows, int64_t first, int64_t count);
-  // Decode steps of one rank, queued as one piece once a step of the same size has been seen. Returns false if this step is none.
+  // The whole rows, on the rank that samples; null on the others. Over peer memory only.
+  const float* logits_over_peers(const StepRows& rows, int64_t first, int64_t count);
+  // Decode steps that nothing on the host interrupts, queued as one piece once a step of the same size has been seen. Returns false
+  // if this step is none.
   bool run_recorded(const StepRows& rows, const LogitsSink& sink);
-  void reduce_and_add(const RowShard& shard, int64_t rows, const float* partials, const DeviceArray<Bf16>& bias,
+  // Into partials; or, where that is one pass, the whole result into output_: then true.
+  bool multiply_row(RowLinear linear, const DeviceArray<Bf16>& bias);
+  void reduce_and_add(const RowShard& shard, int64_t rows, const float* partials, bool finished, const DeviceArray<Bf16>& bias,
                       const BlockEnd& end);
 
   const Device& device_;
@@ -97,6 +108,7 @@ class Decoder {
   ModelShard shard_;
   parallel::Group tp_;
   parallel::Group ep_;
+  parallel::PeerMemory* peer_;  // null with one TP rank, too
   parallel::TreeAllReduce all_reduce_;
   parallel::ExpertExchange exchange_;
   RopeTable rope_;
@@ -117,6 +129,7 @@ class Decoder {
   struct Recorded {
     uint64_t allocations = 0, generation = 0;  // as they were when the step was last queued one by one
     RecordedWork work;
+    const float* logits = nullptr;
   };
   bool may_record_ = false;
   std::map<std::pair<int64_t, int64_t>, Recorded> recorded_;  // by rows and rows whose logits are wanted

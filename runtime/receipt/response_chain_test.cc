@@ -46,10 +46,30 @@ TEST(ResponseChain, TheWrittenDefinition) {
 TEST(ResponseChain, EverythingThatDecidesTheDrawCounts) {
   std::set<std::string> heads{head(sampled())};
   const std::vector<std::function<void(v1::SamplingParams&)>> changes = {
-      [](auto& s) { s.set_temperature(0.8f); },        [](auto& s) { s.set_top_k(41); },
-      [](auto& s) { s.set_top_p(0.91f); },             [](auto& s) { s.set_min_p(0.06f); },
-      [](auto& s) { s.set_repetition_penalty(1.2f); }, [](auto& s) { s.set_presence_penalty(0); },
-      [](auto& s) { s.set_frequency_penalty(0); },     [](auto& s) { s.set_seed(s.seed() ^ (1ull << 40)); }};
+      [](auto& s) { s.set_temperature(0.8f); },
+      [](auto& s) { s.set_top_k(41); },
+      [](auto& s) { s.set_top_p(0.91f); },
+      [](auto& s) { s.set_min_p(0.06f); },
+      [](auto& s) { s.set_repetition_penalty(1.2f); },
+      [](auto& s) { s.set_presence_penalty(0); },
+      [](auto& s) { s.set_frequency_penalty(0); },
+      [](auto& s) { s.set_seed(s.seed() ^ (1ull << 40)); },
+      [](auto& s) { s.set_guided_json("{}"); },
+      [](auto& s) { s.set_guided_json("true"); },
+      [](auto& s) { s.set_guided_json_object(true); },
+      [](auto& s) { s.set_guided_regex("{}"); },
+      [](auto& s) { s.add_guided_choice("{}"); },
+      [](auto& s) { s.add_guided_choice("{"), s.add_guided_choice("}"); },
+      [](auto& s) { s.add_bad_words("{}"); },
+      [](auto& s) { (*s.mutable_logit_bias())[3] = 1; },
+      [](auto& s) { (*s.mutable_logit_bias())[3] = 2; },
+      [](auto& s) { (*s.mutable_logit_bias())[4] = 1; },
+      [](auto& s) { s.add_allowed_token_ids(3); },
+      [](auto& s) { s.set_min_tokens(2); },
+      [](auto& s) { s.set_min_tokens(3); },
+      [](auto& s) { s.set_min_tokens(2), s.add_stop_token_ids(3); },
+      [](auto& s) { s.set_min_tokens(2), s.set_ignore_eos(true); },
+      [](auto& s) { s.set_guided_regex("{}"), s.set_ignore_eos(true); }};
   for (const auto& change : changes) {
     v1::SamplingParams s = sampled();
     change(s);
@@ -70,7 +90,14 @@ TEST(ResponseChain, WhatOnlyEndsTheAnswerDoesNot) {
   s.add_stop("x");
   s.set_ignore_eos(true);
   s.set_logprobs(3);
+  s.set_guided_json_object(false);
   EXPECT_EQ(head(s), head(sampled()));
+}
+
+TEST(ResponseChain, BiasesHaveNoOrder) {
+  v1::SamplingParams a = sampled(), b = sampled();
+  for (int id = 0; id < 100; ++id) (*a.mutable_logit_bias())[id] = 0.5f, (*b.mutable_logit_bias())[99 - id] = 0.5f;
+  EXPECT_EQ(head(a), head(b));
 }
 
 TEST(ResponseChain, EqualMeaningsAreEqual) {

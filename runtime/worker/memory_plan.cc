@@ -27,6 +27,9 @@ MemoryNeeds memory_needs(const ModelConfig& c, const ModelShard& s, const RankOp
   n.weights = rank_weight_elements(c, s) * bf16;
   n.activations = rows * (4 * hidden + attention + mlp) * bf16 + partials * 2 +
                   routed * (3 * hidden + 3 * s.expert.k.size()) * bf16 + kLogitsRows * c.vocab_size * 4 * (s.layout.tp > 1 ? 3 : 1);
+  const bool may_share = o.device.backend == Backend::kCuda && s.layout.tp > 1 &&
+                         (o.exchange == Exchange::kAuto || o.exchange == Exchange::kPeer);
+  if (may_share) n.activations += static_cast<int64_t>(parallel::peer_window_bytes(peer_sizes(c, rows)));
   const int64_t length = o.max_model_len > 0 ? o.max_model_len : c.max_position_embeddings;
   n.rope = length * c.head_dim * 4;
   n.page = kv_page_bytes(c, o.layout, o.page_size);

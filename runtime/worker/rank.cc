@@ -101,7 +101,16 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport,
   if (rank->device_->backend() == Backend::kCuda) {
     const absl::Status sound = check_tensor_cores(*rank->device_);
     if (!sound.ok()) return sound;
-    if (options.exchange != Exchange::kHost && options.layout.replica() > 1) {
+    const Exchange exchange = options.exchange;
+    if ((exchange == Exchange::kAuto || exchange == Exchange::kPeer) && options.layout.tp > 1) {
+      auto peer = parallel::PeerMemory::open(transport, *rank->device_, parallel::tp_members(options.layout, rank->at_),
+                                             peer_sizes(config, options.max_num_batched_tokens));
+      // Ranks that share a GPU are better off over the host, unless told otherwise.
+      if (peer.ok() && ((*peer)->recordable() || exchange == Exchange::kPeer)) rank->peer_ = *std::move(peer);
+      else if (exchange == Exchange::kPeer) return peer.status();
+    }
+    const bool travels = options.layout.replica() > (rank->peer_ ? options.layout.tp : 1);
+    if (exchange != Exchange::kHost && travels) {
       auto nccl = parallel::start_nccl(transport, *rank->device_);
       if (nccl.ok()) rank->device_transport_ = *std::move(nccl);
       else if (options.exchange == Exchange::kNccl) return nccl.status();
@@ -110,7 +119,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport,
   parallel::Transport& moves = rank->device_transport_ ? *rank->device_transport_ : transport;
   auto decoder = Decoder::load(*rank->device_, moves, config,
                                {.layout = options.layout, .at = rank->at_, .kv = *kv, .max_positions = positions,
-                                .record_decode = options.record_decode},
+                                .record_decode = options.record_decode, .peer = rank->peer_.get()},
                                *model.weights, progress);
   if (!decoder.ok()) return decoder.status();
   rank->decoder_ = *std::move(decoder);
@@ -127,7 +136,7 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport,
   rank->report_ = {.rank = transport.rank(),
                    .host = transport.host(),
                    .pid = static_cast<int>(getpid()),
-                   .device = absl::StrCat(rank->device_->describe(), rank->device_transport_ ? ", nccl" : ""),
+                   .device = absl::StrCat(rank->device_->describe(), rank->peer_ ? ", peer" : "", rank->device_transport_ ? ", nccl" : ""),
                    .numerics_id = rank->facts_.numerics_id,
                    .model_digest = digest,
                    .build_id = std::string(build_id()),
@@ -248,7 +257,7 @@ void Rank::execute(const v1::StepPlan& plan) {
   v1::StepResult mine;
   mine.set_step(step_);
   decoder_->forward(rows, trace_.get(), [&](int64_t first, int64_t count, const float* logits) {
-    draw(std::span(wanted).subspan(first, count), logits, &mine);
+    draw(plan, std::span(wanted).subspan(first, count), logits, &mine);
   });
   if (trace_) {
     if (decoder_->samples()) {
@@ -309,16 +318,28 @@ bool Rank::take_tokens(milliseconds wait) {
   return true;
 }
 
-void Rank::draw(std::span<const LogitsRow> rows, const float* logits, v1::StepResult* result) {
+void Rank::draw(const v1::StepPlan& plan, std::span<const LogitsRow> rows, const float* logits, v1::StepResult* result) {
   std::vector<SampleProblem> problems;
+  std::vector<DrawRules> rules;
+  rules.reserve(rows.size());  // problems look into it
   for (const LogitsRow& row : rows) {
     const RankSequence& s = sequences_.at(row.sequence);
     const size_t next = size_t{row.position} + 1;
     const std::span<const int32_t> known(s.tokens);
     const size_t prompt = std::min<size_t>(s.prompt_length, next);
+    const std::span<const int32_t> output = known.subspan(prompt, next - prompt);
+    std::span<const uint8_t> mask;
+    if (row.mask > 0) {
+      const std::string& bytes = plan.token_masks(static_cast<int>(row.mask) - 1);
+      mask = {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
+    }
+    // Draws that only report on the prompt are free of what is said of the answer.
+    rules.push_back(next < s.prompt_length ? DrawRules() : draw_rules(s, output, mask));
     problems.push_back({.controls = s.controls,
                         .prompt = known.first(prompt),
-                        .output = known.subspan(prompt, next - prompt),
+                        .output = output,
+                        .allowed = rules.back().allowed,
+                        .bias = rules.back().bias,
                         .position = static_cast<int32_t>(next),
                         .top_logprobs = next < s.prompt_length ? s.prompt_logprobs : s.top_logprobs,
                         .force = next < known.size() ? known[next] : -1});

@@ -48,7 +48,7 @@ class Rank {
   void fill_tokens(const v1::StepPlan& plan, StepRows& rows);
   bool take_tokens(std::chrono::milliseconds wait);
   // Draws for rows of logits (vocab_size floats each), adds them to `result` in that order and to the sequences.
-  void draw(std::span<const LogitsRow> rows, const float* logits, v1::StepResult* result);
+  void draw(const v1::StepPlan& plan, std::span<const LogitsRow> rows, const float* logits, v1::StepResult* result);
   void send_tokens(const v1::StepResult& mine);
   bool collect_results(PlanChannel& channel, std::chrono::milliseconds wait);
 
@@ -61,6 +61,7 @@ class Rank {
   std::unique_ptr<parallel::Transport> device_transport_;  // null: transport_ does
   std::unique_ptr<RowSampler> sampler_of_rows_;
   std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<parallel::PeerMemory> peer_;  // goes before the decoder: it ends waits that the decoder's buffers are used in
   std::unique_ptr<TraceRecorder> trace_;
   ReplicaFacts facts_;
   RankReport report_;

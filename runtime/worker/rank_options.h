@@ -12,9 +12,12 @@ namespace invar {
 
 // How the memory of GPUs moves between ranks. The bits are the same.
 enum class Exchange : uint8_t {
-  kAuto,  // NCCL where each rank has a GPU of its own and the library is there, else through the host
+  // TP ranks: peer memory where each has a GPU of its own on one host and reaches the others'. What else travels, and TP ranks that
+  // are apart: NCCL where each rank has a GPU of its own and the library is there, else through the host.
+  kAuto,
   kHost,
   kNccl,
+  kPeer,  // as kAuto, but refused where TP ranks cannot use peer memory; ranks of one process may share a GPU
 };
 
 struct RankOptions {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -17,6 +18,11 @@ struct RankSequence {
   std::vector<int32_t> tokens;  // known so far; grows by the draws
   uint32_t prompt_length = 0;
   SamplingControls controls;
+  std::vector<LogitBias> bias;      // of all its draws
+  std::vector<uint8_t> allowed;     // tokens of all its draws, as SampleProblem::allowed; empty = all
+  std::vector<int32_t> late_tokens; // not drawn for the first min_tokens answer tokens
+  uint32_t min_tokens = 0;
+  std::vector<std::vector<int32_t>> bad_words;
   int32_t top_logprobs = -1;
   int32_t prompt_logprobs = -1;
   std::string request_id;
@@ -28,7 +34,18 @@ struct RankSequence {
 struct LogitsRow {
   uint64_t sequence = 0;
   uint32_t position = 0;
+  uint32_t mask = 0;  // 1 + index into the plan's token_masks, 0 = none
 };
+
+// What a draw may choose, besides penalties: it must outlive the SampleProblem that looks at it.
+struct DrawRules {
+  std::vector<uint8_t> allowed_both;  // where a sequence's mask and a draw's have to be joined
+  std::span<const uint8_t> allowed;
+  std::vector<LogitBias> changed_bias;  // where this draw bans tokens that others do not
+  std::span<const LogitBias> bias;
+};
+// `answer`: the tokens before the draw. `mask`: of this draw, empty = none.
+DrawRules draw_rules(const RankSequence& sequence, std::span<const int32_t> answer, std::span<const uint8_t> mask);
 
 class SequenceTable {
  public:

@@ -1,0 +1,64 @@
+// The linears of a decoder by cuBLASLt instead of ours, to see what the contract's order costs: for benches only. The program is
+// linked so that the decoder's calls come here (CMakeLists.txt: --wrap); off, they go on to ours.
+//
+// Free: the fastest of the algorithms that cuBLASLt proposes for a shape, split-K allowed, bf16 out (the head fp32), gate and up
+// followed by our activation, a row-parallel linear's result read as bf16 by our residual and norm. The numbers are those of
+// other matrices, because our packing is read as rows: only times mean anything. Shapes are single-rank.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "kernels/ceilings/cuda/blas_product.h"
+#include "kernels/device/device.h"
+#include "kernels/linear/gated_linear.h"
+#include "kernels/linear/linear.h"
+#include "kernels/merge/merge.h"
+
+namespace invar {
+
+class FreeLinears {
+ public:
+  explicit FreeLinears(const Device& device);  // one at a time; outlived by the device
+  ~FreeLinears();
+  FreeLinears(const FreeLinears&) = delete;
+  FreeLinears& operator=(const FreeLinears&) = delete;
+
+  // Steps recorded before the change are recorded again.
+  void turn(bool on);
+  // Times the algorithms of every shape that a step has used since, over the matrices it used: several times the second-level
+  // cache.
+  void choose();
+  // Calls of each function below have come here, on or off. If not, the program was linked wrongly.
+  bool linked() const { return columns_ > 0 && rows_ > 0 && gated_ > 0 && (merges_ > 0 || unmerged_ == 0); }
+
+  void column(const Device& device, const ColumnLinear& problem);
+  void row(const Device& device, const RowLinear& problem);
+  void gated(const Device& device, const GatedLinear& problem);
+  void merge(const Device& device, const MergeResidualNorm& problem);
+
+ private:
+  struct Call {
+    const void* weights;
+    const void* x;
+    void* y;
+  };
+  struct Product {
+    ceilings::BlasProduct product;
+    size_t chosen = 0;
+    bool timed = false;
+    std::vector<Call> seen;
+  };
+
+  void multiply(int64_t rows, const PackedWeights& weights, const Bf16* x, int64_t x_stride, void* y, int64_t y_stride,
+                bool fp32);
+
+  const Device& device_;
+  Buffer renewed_;
+  std::map<ceilings::BlasShape, Product> products_;
+  bool on_ = false;
+  int64_t columns_ = 0, rows_ = 0, unmerged_ = 0, gated_ = 0, merges_ = 0;
+};
+
+}  // namespace invar
