@@ -12,7 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "rpc/proto/health.grpc.pb.h"
 #include "rpc/proto/invar.grpc.pb.h"
+#include "rpc/tls/tls_probe.h"
 #include "rpc/wire/channel_args.h"
+#include "rpc/wire/credentials.h"
 #include "rpc/wire/delta_merge.h"
 #include "rpc/wire/listen.h"
 #include "rpc/wire/status.h"
@@ -23,10 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr int64_t kMaxResponse = 512 << 20;  // log-probabilities of a long prompt come in one response
 constexpr std::chrono::milliseconds kPoll{100};
-
-void set_deadline(grpc::ClientContext& context, std::chrono::milliseconds deadline) {
-  context.set_deadline(std::chrono::system_clock::now() + deadline);
-}
+constexpr std::chrono::milliseconds kProbe{2000};
 
 }  // namespace
 
@@ -45,11 +44,15 @@ class Client::Impl {
   absl::Status call(grpc::Status (v1::Invar::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                     const Request& request, Response& response, std::chrono::milliseconds deadline) {
     grpc::ClientContext context;
-    set_deadline(context, deadline);
+    prepare(context, deadline);
     return from_grpc((stubs_.front().get()->*method)(&context, request, &response), who_);
   }
 
   const std::string& who() const { return who_; }
+  void prepare(grpc::ClientContext& context, std::chrono::milliseconds deadline) const {
+    context.set_deadline(std::chrono::system_clock::now() + deadline);
+    if (!options_.api_key.empty()) context.AddMetadata("authorization", absl::StrCat("Bearer ", options_.api_key));
+  }
 
  private:
   class Stream;
@@ -70,7 +73,7 @@ class Client::Impl::Stream final : public grpc::ClientReadReactor<v1::GenerateRe
   Stream(Impl& impl, const v1::GenerateRequest& request, std::chrono::milliseconds deadline,
          std::function<bool(const v1::GenerateResponse&)> on_response, std::function<void(const absl::Status&)> on_done)
       : impl_(impl), request_(request), on_response_(std::move(on_response)), on_done_(std::move(on_done)) {
-    set_deadline(context_, deadline);
+    impl.prepare(context_, deadline);
   }
 
   void start(v1::Invar::Stub& stub) {
@@ -124,8 +127,9 @@ absl::Status Client::Impl::open() {
     return absl::InvalidArgumentError(absl::StrCat("connections ", options_.connections, " is not 1 .. 256"));
   }
   for (int i = 0; i < options_.connections; ++i) {
-    const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(options_.address, grpc::InsecureChannelCredentials(),
-                                                                             client_args(options_.dead_after, kMaxResponse));
+    grpc::ChannelArguments args = client_args(options_.dead_after, kMaxResponse);
+    const auto credentials = channel_credentials(options_.tls, args);
+    const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(options_.address, credentials, args);
     stubs_.push_back(v1::Invar::NewStub(channel));
     if (i == 0) health_ = grpc::health::v1::Health::NewStub(channel);
   }
@@ -135,6 +139,9 @@ absl::Status Client::Impl::open() {
     const absl::Status status = check_health("", std::max(left, std::chrono::milliseconds(1)));
     // Whatever else is answered, somebody is there.
     if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) return absl::OkStatus();
+    // What is wrong with certificates, or with plain text where TLS is spoken, does not mend itself.
+    const std::string why = explain_failure(options_.address, options_.tls, kProbe, "--tls-");
+    if (!why.empty()) return absl::UnavailableError(absl::StrCat(who_, ": ", why));
     if (Clock::now() + kPoll >= until) {
       return absl::DeadlineExceededError(
           absl::StrCat(who_, ": not there within ", options_.connect_wait.count(), " ms; last answer: ", status.message()));
@@ -156,7 +163,7 @@ void Client::Impl::start(const v1::GenerateRequest& request, std::chrono::millis
 
 absl::Status Client::Impl::check_health(const std::string& service, std::chrono::milliseconds deadline) {
   grpc::ClientContext context;
-  set_deadline(context, deadline);
+  prepare(context, deadline);
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(service);
   grpc::health::v1::HealthCheckResponse response;
@@ -227,6 +234,13 @@ void Client::start(const v1::GenerateRequest& request, std::chrono::milliseconds
                    std::function<bool(const v1::GenerateResponse&)> on_response,
                    std::function<void(const absl::Status&)> on_done) {
   impl_->start(request, deadline, std::move(on_response), std::move(on_done));
+}
+
+absl::StatusOr<v1::ModelInfo> Client::model_info(std::chrono::milliseconds deadline) {
+  v1::ModelInfo info;
+  const absl::Status status = impl_->call(&v1::Invar::Stub::GetModelInfo, v1::GetModelInfoRequest(), info, deadline);
+  if (!status.ok()) return status;
+  return info;
 }
 
 absl::StatusOr<v1::ServerInfo> Client::server_info(std::chrono::milliseconds deadline) {

@@ -4,11 +4,13 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "rpc/proto/invar.pb.h"
+#include "rpc/tls/tls_files.h"
 
 namespace invar::rpc {
 
@@ -17,13 +19,16 @@ struct ClientOptions {
   std::chrono::milliseconds connect_wait{10000};
   int connections = 1;                          // streams go over them in turn; one carries thousands
   std::chrono::milliseconds dead_after{40000};  // a server that answers no ping for so long is gone: UNAVAILABLE
+  std::optional<ClientTls> tls;                 // absent = plain text
+  std::string api_key;                          // sent with every call; empty = none
 };
 
 // Every call has a deadline; errors carry the server's code and message, the message with "server ADDRESS: " before it.
 // May be used by any number of threads at once.
 class Client {
  public:
-  // DeadlineExceeded when no server answers within connect_wait, InvalidArgument for the address.
+  // DeadlineExceeded when no server answers within connect_wait, InvalidArgument for the address; Unavailable says what is wrong
+  // with the certificates, or with plain text where TLS is spoken, when that is why.
   static absl::StatusOr<std::unique_ptr<Client>> connect(const ClientOptions& options);
   ~Client();  // cancels what runs; waits for its on_done
 
@@ -43,6 +48,7 @@ class Client {
   void start(const v1::GenerateRequest& request, std::chrono::milliseconds deadline,
              std::function<bool(const v1::GenerateResponse&)> on_response, std::function<void(const absl::Status&)> on_done);
 
+  absl::StatusOr<v1::ModelInfo> model_info(std::chrono::milliseconds deadline);
   absl::StatusOr<v1::ServerInfo> server_info(std::chrono::milliseconds deadline);
   absl::StatusOr<std::vector<int32_t>> tokenize(const std::string& text, bool add_special_tokens,
                                                 std::chrono::milliseconds deadline);

@@ -1,41 +1,45 @@
 #include "rpc/server/generate_stream.h"
 
-#include <grpcpp/server_context.h>
-
-#include <utility>
-
 #include "absl/strings/str_cat.h"
 #include "rpc/wire/delta_merge.h"
 #include "rpc/wire/status.h"
 
 namespace invar::rpc {
 
-GenerateStream* GenerateStream::start(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
-                                      int64_t max_buffered_bytes, grpc::CallbackServerContext* context,
-                                      const v1::GenerateRequest& request) {
-  std::shared_ptr<GenerateStream> stream(new GenerateStream(std::move(state), std::move(writer), max_buffered_bytes, context));
-  stream->self_ = stream;
-  stream->state_->stream_opened();
-  stream->submit(request);
-  stream->pump();
-  return stream.get();
-}
-
 GenerateStream::GenerateStream(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
                                int64_t max_buffered_bytes, grpc::CallbackServerContext* context)
     : state_(std::move(state)),
       writer_(std::move(writer)),
       max_buffered_bytes_(max_buffered_bytes),
-      deadline_(context->deadline()) {}
+      context_(context),
+      deadline_(context->deadline()),
+      timer_(state_->metrics()) {}
 
-void GenerateStream::submit(const v1::GenerateRequest& request) {
+void GenerateStream::begin(std::shared_ptr<GenerateStream> self, absl::StatusOr<v1::GenerateRequest> request) {
+  self_ = std::move(self);
+  state_->stream_opened();
+  if (request.ok()) {
+    submit(*std::move(request));
+  } else {
+    std::lock_guard lock(mutex_);
+    end(request.status(), false);
+  }
+  pump();
+}
+
+void GenerateStream::submit(v1::GenerateRequest request) {
   const absl::StatusOr<std::shared_ptr<Engine>> engine = state_->engine();
   if (!engine.ok()) {
     std::lock_guard lock(mutex_);
     return end(engine.status(), false);
   }
+  {  // Before the first response may come.
+    std::lock_guard lock(mutex_);
+    numerics_id_ = (*engine)->facts().numerics_id;
+    model_digest_ = (*engine)->facts().model_digest;
+  }
   absl::StatusOr<std::string> id = (*engine)->submit(
-      request,
+      std::move(request),
       [self = self_](const absl::Status& status, const v1::GenerateResponse* response) { self->take(status, response); });
   std::lock_guard lock(mutex_);
   if (!id.ok()) return end(id.status(), false);
@@ -44,11 +48,15 @@ void GenerateStream::submit(const v1::GenerateRequest& request) {
 }
 
 void GenerateStream::take(const absl::Status& status, const v1::GenerateResponse* response) {
+  timer_.take(status, response);
   std::lock_guard lock(mutex_);
   if (ended_.has_value()) return;
   if (!status.ok() || response == nullptr) {
     end(status.ok() ? absl::InternalError("the engine ended the request without an answer") : status, false);
   } else {
+    for (const v1::ChoiceDelta& choice : response->choices()) {
+      if (!choice.response_digest().empty()) response_digest_ = choice.response_digest(), ++digests_;
+    }
     if (!has_waiting_) {
       waiting_ = *response;
       has_waiting_ = true;
@@ -63,6 +71,7 @@ void GenerateStream::take(const absl::Status& status, const v1::GenerateResponse
     } else if (merged_bytes_ > max_buffered_bytes_) {
       has_waiting_ = false;
       waiting_.Clear();
+      gone_ = true;  // for the encoder: no more messages are made of it
       end(absl::ResourceExhaustedError(absl::StrCat("the client reads too slowly: more than ", max_buffered_bytes_,
                                                     " bytes of answer were waiting for it; the request was ended")),
           true);
@@ -78,9 +87,16 @@ void GenerateStream::end(absl::Status status, bool abort) {
 }
 
 void GenerateStream::schedule() {
-  if (scheduled_ || (writing_ && !abort_wanted_)) return;  // OnWriteDone goes on
+  if (scheduled_ || (writing_ && !abort_wanted_)) return;  // who writes goes on
   scheduled_ = true;
   writer_->push(self_);
+}
+
+void GenerateStream::add_trailers() {
+  if (model_digest_.empty()) return;  // no model was asked
+  context_->AddTrailingMetadata(kNumericsIdTrailer, numerics_id_);
+  context_->AddTrailingMetadata(kModelDigestTrailer, model_digest_);
+  if (digests_ == 1 && ended_->ok()) context_->AddTrailingMetadata(kResponseDigestTrailer, response_digest_);
 }
 
 void GenerateStream::pump() {
@@ -96,42 +112,62 @@ void GenerateStream::pump() {
     lock.lock();
   }
   if (writing_ || finished_) return;
-  if (has_waiting_) {
-    outgoing_ = std::exchange(waiting_, {});
-    has_waiting_ = false;
-    writing_ = true;
-    const bool last = finished_ = ended_.has_value();
-    const absl::Status status = ended_.value_or(absl::OkStatus());
-    lock.unlock();
-    if (last) {
-      StartWriteAndFinish(&outgoing_, grpc::WriteOptions(), to_grpc(status));
-    } else {
-      StartWrite(&outgoing_);
+  writing_ = true;  // from here on this thread makes and writes messages, until OnWriteDone
+  for (;;) {
+    if (gone_) drop();
+    if (encoded() == 0 && has_waiting_) {
+      v1::GenerateResponse response = std::exchange(waiting_, {});
+      has_waiting_ = false;
+      lock.unlock();
+      encode(std::move(response));
+      lock.lock();
+      continue;
     }
-  } else if (ended_.has_value()) {
-    finished_ = true;
-    const absl::Status status = *ended_;
+    const bool last = ended_.has_value() && !has_waiting_;
+    if (last && !end_encoded_) {
+      end_encoded_ = true;
+      absl::Status status = *ended_;
+      if (gone_) continue;
+      lock.unlock();
+      status = encode_end(std::move(status));
+      lock.lock();
+      ended_ = std::move(status);
+      continue;
+    }
+    if (encoded() == 0 && !last) {
+      writing_ = false;
+      return;
+    }
+    std::optional<grpc::Status> and_finish;
+    if (last && encoded() <= 1) {
+      finished_ = true;
+      add_trailers();
+      and_finish = to_grpc(*ended_);
+    }
+    const bool nothing = encoded() == 0;
     lock.unlock();
-    Finish(to_grpc(status));
+    return nothing ? finish(*and_finish) : write(and_finish);
   }
 }
 
-void GenerateStream::OnWriteDone(bool ok) {
+void GenerateStream::written(bool ok) {
   {
     std::lock_guard lock(mutex_);
     writing_ = false;
     if (!ok) {
       has_waiting_ = false;
+      gone_ = true;
       end(absl::CancelledError("the client is gone"), true);
     }
   }
   pump();
 }
 
-void GenerateStream::OnCancel() {
+void GenerateStream::cancelled() {
   {
     std::lock_guard lock(mutex_);
     has_waiting_ = false;
+    gone_ = true;
     const bool late = std::chrono::system_clock::now() >= deadline_;
     end(late ? absl::DeadlineExceededError("the call's deadline is over") : absl::CancelledError("cancelled by the client"),
         true);
@@ -139,7 +175,7 @@ void GenerateStream::OnCancel() {
   pump();
 }
 
-void GenerateStream::OnDone() {
+void GenerateStream::done() {
   state_->stream_closed();
   std::shared_ptr<GenerateStream> self;  // outlives the lock on the mutex in it
   std::lock_guard lock(mutex_);

@@ -4,13 +4,14 @@
 #include <spdlog/spdlog.h>
 
 #include "rpc/proto/invar.grpc.pb.h"
+#include "rpc/proto/vllm_engine.grpc.pb.h"
 
 namespace invar::rpc {
 
 Health::Health(grpc::HealthCheckServiceInterface& service, std::shared_ptr<const ServingState> state,
                std::chrono::milliseconds period)
     : service_(service), state_(std::move(state)) {
-  service_.SetServingStatus(v1::Invar::service_full_name(), false);
+  set(false);
   thread_ = std::thread([this, period] { run(period); });
 }
 
@@ -29,8 +30,13 @@ void Health::update() {
   std::lock_guard lock(mutex_);
   if (serving == serving_) return;
   serving_ = serving;
-  service_.SetServingStatus(v1::Invar::service_full_name(), serving);
+  set(serving);
   spdlog::info("health of {}: {}", v1::Invar::service_full_name(), v1::ServerState_Name(state));
+}
+
+void Health::set(bool serving) {
+  service_.SetServingStatus(v1::Invar::service_full_name(), serving);
+  service_.SetServingStatus(::vllm::grpc::engine::VllmEngine::service_full_name(), serving);
 }
 
 void Health::run(std::chrono::milliseconds period) {

@@ -1,4 +1,5 @@
-// Keeps grpc.health.v1 true: "" is SERVING while the process lives, "invar.v1.Invar" while a model is loaded and steps are made.
+// Keeps grpc.health.v1 true: "" is SERVING while the process lives, "invar.v1.Invar" and the gateways'
+// service while a model is loaded and steps are made.
 #pragma once
 
 #include <chrono>
@@ -24,6 +25,7 @@ class Health {
 
  private:
   void run(std::chrono::milliseconds period);
+  void set(bool serving);
 
   grpc::HealthCheckServiceInterface& service_;
   const std::shared_ptr<const ServingState> state_;

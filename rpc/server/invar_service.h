@@ -6,12 +6,14 @@
 #include "rpc/proto/invar.grpc.pb.h"
 #include "rpc/server/serving_state.h"
 #include "rpc/server/stream_writer.h"
+#include "rpc/wire/api_keys.h"
 
 namespace invar::rpc {
 
 class InvarService final : public v1::Invar::CallbackService {
  public:
-  InvarService(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, int64_t max_buffered_bytes);
+  InvarService(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, std::shared_ptr<const ApiKeys> keys,
+               int64_t max_buffered_bytes);
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;
@@ -19,6 +21,8 @@ class InvarService final : public v1::Invar::CallbackService {
                                      v1::TokenizeResponse* response) override;
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context, const v1::DetokenizeRequest* request,
                                        v1::DetokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context, const v1::GetModelInfoRequest* request,
+                                         v1::ModelInfo* response) override;
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const v1::GetServerInfoRequest* request,
                                           v1::ServerInfo* response) override;
   grpc::ServerUnaryReactor* FlushCache(grpc::CallbackServerContext* context, const v1::FlushCacheRequest* request,
@@ -29,6 +33,7 @@ class InvarService final : public v1::Invar::CallbackService {
  private:
   const std::shared_ptr<ServingState> state_;
   const std::shared_ptr<StreamWriter> writer_;
+  const std::shared_ptr<const ApiKeys> keys_;
   const int64_t max_buffered_bytes_;
 };
 

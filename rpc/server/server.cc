@@ -11,7 +11,9 @@
 #include "absl/strings/str_join.h"
 #include "rpc/server/health.h"
 #include "rpc/server/invar_service.h"
+#include "rpc/server/vllm_engine_service.h"
 #include "rpc/wire/channel_args.h"
+#include "rpc/wire/credentials.h"
 #include "rpc/wire/listen.h"
 
 namespace invar::rpc {
@@ -30,7 +32,9 @@ class Server::Impl {
       : options_(options),
         state_(std::make_shared<ServingState>()),
         writer_(std::make_shared<StreamWriter>()),
-        service_(state_, writer_, options.max_buffered_bytes) {}
+        keys_(std::make_shared<const ApiKeys>(options.api_keys)),
+        service_(state_, writer_, keys_, options.max_buffered_bytes),
+        vllm_service_(state_, writer_, keys_, options.max_buffered_bytes) {}
 
   ~Impl() {
     shutdown(std::chrono::milliseconds(0));
@@ -52,11 +56,14 @@ class Server::Impl {
     grpc::ServerBuilder builder;
     set_server_args(builder, kClientDeadAfter, options_.max_request_bytes);
     builder.RegisterService(&service_);
-    absl::StatusOr<Listening> listening = listen(builder, options_.listen);
+    builder.RegisterService(&vllm_service_);
+    absl::StatusOr<Listening> listening = listen(builder, options_.listen, server_credentials(options_.tls));
     if (!listening.ok()) return listening.status();
     listening_ = *std::move(listening);
     health_ = std::make_unique<Health>(*listening_.server->GetHealthCheckService(), state_, options_.health_period);
-    spdlog::info("listening on {}", absl::StrJoin(listening_.addresses, ", "));
+    spdlog::info(
+        "listening on {}{}", absl::StrJoin(listening_.addresses, ", "),
+        options_.tls.has_value() ? absl::StrCat(" with TLS: ", describe_certificate(options_.tls->own.certificates)) : "");
     return absl::OkStatus();
   }
 
@@ -80,7 +87,9 @@ class Server::Impl {
   const ServerOptions options_;
   const std::shared_ptr<ServingState> state_;
   const std::shared_ptr<StreamWriter> writer_;
+  const std::shared_ptr<const ApiKeys> keys_;
   InvarService service_;
+  VllmEngineService vllm_service_;
   Listening listening_;
   std::unique_ptr<Health> health_;
 };
@@ -95,6 +104,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::start(const ServerOptions& optio
 }
 
 const std::vector<std::string>& Server::addresses() const { return impl_->listening_.addresses; }
+const std::shared_ptr<ServingState>& Server::state() const { return impl_->state_; }
 void Server::set_progress(const std::string& what) { impl_->state_->set_progress(what); }
 
 void Server::serve(std::shared_ptr<Engine> engine, v1::ServerInfo info) {

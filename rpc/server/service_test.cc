@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -101,6 +102,64 @@ TEST(Service, ServerInfoSaysWhatIsServed) {
   EXPECT_EQ(info->stats().generation_tokens(), 10u);
   EXPECT_EQ(info->stats().pages_total(), 4096u);
   EXPECT_GT(info->stats().steps(), 0u);
+}
+
+TEST(Service, ModelInfoSaysWhatARequestGets) {
+  Arrangement given;
+  given.engine.seed = 17;
+  Service service{given};
+  EXPECT_EQ(service.client->model_info(5s).status().code(), absl::StatusCode::kUnavailable);
+  service.serve();
+  const auto info = service.client->model_info(5s);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->name(), "fake");
+  EXPECT_EQ(info->model_digest(), "D1");
+  EXPECT_EQ(info->numerics_id(), "N1");
+  EXPECT_EQ(info->max_model_len(), 65536u);
+  EXPECT_EQ(info->vocab_size(), 512u);
+  EXPECT_EQ(info->default_sampling_params().seed(), 17u);
+  EXPECT_EQ(info->default_sampling_params().max_tokens(), 16u);
+  EXPECT_FALSE(info->tokenizer());
+}
+
+TEST(Service, ARequiredModelDigestMustBeTheServedOne) {
+  auto service = serving(Arrangement());
+  v1::GenerateRequest request = request_of({1, 2}, 3);
+  request.set_require_model_digest("D1");
+  EXPECT_TRUE(service->client->generate_whole(request, 10s).ok());
+  request.set_require_model_digest("D0");
+  const absl::Status status = service->client->generate_whole(request, 10s).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("require_model_digest = D0: the model served has D1"));
+}
+
+TEST(Service, TheTrailersHaveTheDigest) {
+  auto service = serving(Arrangement());
+  const std::unique_ptr<v1::Invar::Stub> stub = v1::Invar::NewStub(raw_channel(service->server->addresses()[0]));
+  const auto trailers = [&](const v1::GenerateRequest& request, v1::GenerateResponse* last) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + 20s);
+    auto reader = stub->Generate(&context, request);
+    for (v1::GenerateResponse response; reader->Read(&response);) *last = response;
+    reader->Finish();
+    std::multimap<std::string, std::string> out;
+    for (const auto& [key, value] : context.GetServerTrailingMetadata())
+      out.emplace(std::string(key.data(), key.size()), std::string(value.data(), value.size()));
+    return out;
+  };
+  v1::GenerateResponse last;
+  auto got = trailers(request_of({1, 2}, 5), &last);
+  EXPECT_EQ(got.count("invar-response-digest"), 1u);
+  EXPECT_EQ(got.find("invar-response-digest")->second, last.choices(0).response_digest());
+  EXPECT_EQ(got.find("invar-numerics-id")->second, "N1");
+  EXPECT_EQ(got.find("invar-model-digest")->second, "D1");
+  v1::GenerateRequest two = request_of({1, 2}, 5);
+  two.mutable_sampling_params()->set_n(2);
+  got = trailers(two, &last);
+  EXPECT_EQ(got.count("invar-response-digest"), 0u) << "two choices have two digests";
+  EXPECT_EQ(got.count("invar-model-digest"), 1u);
+  got = trailers(request_of({9999}, 5), &last);
+  EXPECT_EQ(got.count("invar-response-digest"), 0u) << "a refused request has no answer";
 }
 
 TEST(Service, TokenizeAndBack) {
@@ -218,6 +277,7 @@ TEST(Service, ReflectionListsTheServices) {
   const std::string services = ask("list_services", "");
   EXPECT_THAT(services, HasSubstr("name: \"invar.v1.Invar\""));
   EXPECT_THAT(services, HasSubstr("name: \"grpc.health.v1.Health\""));
+  EXPECT_THAT(services, HasSubstr("name: \"vllm.grpc.engine.VllmEngine\""));
   const std::string file = ask("file_containing_symbol", "invar.v1.Invar");
   EXPECT_THAT(file, HasSubstr("rpc/proto/invar.proto"));
   EXPECT_THAT(file, HasSubstr("GenerateRequest"));

@@ -1,4 +1,4 @@
-// What the server serves at the moment, shared by its service, streams and health thread.
+// What is served at the moment, shared by the gRPC service, its streams and health thread, and the HTTP service.
 #pragma once
 
 #include <atomic>
@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "rpc/proto/invar.pb.h"
+#include "rpc/server/request_metrics.h"
 #include "runtime/engine/engine.h"
 
 namespace invar::rpc {
@@ -30,9 +31,11 @@ class ServingState {
   void stream_opened() { open_streams_.fetch_add(1); }
   void stream_closed() { open_streams_.fetch_sub(1); }
   int64_t open_streams() const { return open_streams_.load(); }
+  const std::shared_ptr<RequestMetrics>& metrics() const { return metrics_; }
 
  private:
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  const std::shared_ptr<RequestMetrics> metrics_ = std::make_shared<RequestMetrics>();
   std::atomic<int64_t> open_streams_{0};
 
   mutable std::mutex mutex_;

@@ -1,6 +1,5 @@
 #include "rpc/wire/listen.h"
 
-#include <grpcpp/security/server_credentials.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -52,7 +51,8 @@ absl::Status check_address(const std::string& address, const char* what) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector<std::string>& addresses) {
+absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector<std::string>& addresses,
+                                 std::shared_ptr<grpc::ServerCredentials> credentials) {
   if (addresses.empty()) return absl::InvalidArgumentError("listen address: none given");
   Listening out;
   out.ports.assign(addresses.size(), 0);
@@ -62,7 +62,7 @@ absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector
     if (absl::Status status = check_address(addresses[i], "listen address"); !status.ok()) return status;
     if (absl::StartsWith(addresses[i], "unix:") && somebody_listens(addresses[i].substr(5)))
       return absl::UnavailableError(absl::StrCat("listen address ", addresses[i], ": in use, a server answers there"));
-    builder.AddListeningPort(addresses[i], grpc::InsecureServerCredentials(), &out.ports[i]);
+    builder.AddListeningPort(addresses[i], credentials, &out.ports[i]);
   }
   out.server = builder.BuildAndStart();
   std::vector<std::string> unbound;

@@ -1,6 +1,7 @@
 // Starting a gRPC server on addresses.
 #pragma once
 
+#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -20,7 +21,8 @@ struct Listening {
 
 // Addresses: "host:port", "[::1]:port", "unix:/path"; port 0 = any free one. InvalidArgument for an address of no such form,
 // Unavailable naming the address that could not be bound.
-absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector<std::string>& addresses);
+absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector<std::string>& addresses,
+                                 std::shared_ptr<grpc::ServerCredentials> credentials);
 
 // InvalidArgument unless `address` has one of the forms above; `what` names it in the message ("listen address").
 absl::Status check_address(const std::string& address, const char* what);

@@ -58,6 +58,7 @@ TEST(DeltaMerge, EqualsConcatenation) {
   v1::GenerateResponse last;
   *last.add_choices() = delta(0, "", 21);
   last.mutable_choices(0)->set_finish_reason(v1::FINISH_REASON_LENGTH);
+  last.mutable_choices(0)->set_violation(3);
   last.mutable_usage()->set_completion_tokens(4);
   last.mutable_usage()->set_prompt_tokens(2);
   last.set_finished(true);
@@ -81,6 +82,7 @@ TEST(DeltaMerge, EqualsConcatenation) {
   zero.add_draws(-21);
   *zero.add_logprobs() = delta(0, "", 21).logprobs(0);
   zero.set_finish_reason(v1::FINISH_REASON_LENGTH);
+  zero.set_violation(3);
   expected.mutable_usage()->set_completion_tokens(4);
   expected.mutable_usage()->set_prompt_tokens(2);
   expected.set_finished(true);
@@ -90,7 +92,7 @@ TEST(DeltaMerge, EqualsConcatenation) {
 // A field added to these messages later must be thought of here: a merge that forgot it would lose it for slow readers only.
 TEST(DeltaMerge, KnowsEveryField) {
   EXPECT_EQ(v1::GenerateResponse::descriptor()->field_count(), 5);
-  EXPECT_EQ(v1::ChoiceDelta::descriptor()->field_count(), 10);
+  EXPECT_EQ(v1::ChoiceDelta::descriptor()->field_count(), 11);
 }
 
 TEST(Address, Forms) {

@@ -10,7 +10,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "rpc/proto/worker_link.grpc.pb.h"
+#include "rpc/tls/tls_probe.h"
 #include "rpc/wire/channel_args.h"
+#include "rpc/wire/credentials.h"
 #include "rpc/wire/listen.h"
 #include "rpc/wire/status.h"
 
@@ -19,7 +21,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr int64_t kMaxMessage = 512 << 20;
-constexpr std::chrono::milliseconds kFirstBackoff{100}, kLongestBackoff{2000};
+constexpr std::chrono::milliseconds kFirstBackoff{100}, kLongestBackoff{2000}, kProbe{2000};
 
 }  // namespace
 
@@ -179,8 +181,11 @@ absl::StatusOr<std::unique_ptr<LinkChannel>> LinkChannel::connect(const LinkOpti
   if (absl::Status status = check_address(options.coordinator, "coordinator address"); !status.ok()) return status;
   const Clock::time_point until = Clock::now() + options.wait;
   const std::string& address = options.coordinator;
-  const std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), client_args(options.dead_after, kMaxMessage));
+  if (options.tls.has_value())
+    if (absl::Status status = check_mutual(options.tls->own); !status.ok()) return status;
+  grpc::ChannelArguments args = client_args(options.dead_after, kMaxMessage);
+  const auto credentials = channel_credentials(options.tls, args);
+  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(address, credentials, args);
   const std::unique_ptr<v1::WorkerLink::Stub> stub = v1::WorkerLink::NewStub(channel);
   if (options.progress) options.progress(absl::StrCat("waiting for coordinator ", address));
   absl::Status last = absl::UnavailableError("nobody answers");
@@ -196,6 +201,9 @@ absl::StatusOr<std::unique_ptr<LinkChannel>> LinkChannel::connect(const LinkOpti
     }
     // Unavailable: not up yet, or gone before it answered. Anything else will not mend itself.
     if (!absl::IsUnavailable(status)) return status;
+    // Certificates and the use of TLS do not mend themselves either.
+    const std::string why = explain_failure(address, options.tls, kProbe, "--worker-ssl-");
+    if (!why.empty()) return absl::FailedPreconditionError(absl::StrCat("coordinator ", address, ": ", why));
     last = status;
     std::this_thread::sleep_for(std::min<Clock::duration>(backoff, std::max(Clock::duration::zero(), until - Clock::now())));
   }

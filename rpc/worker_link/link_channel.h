@@ -4,10 +4,12 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "rpc/proto/worker_link.pb.h"
+#include "rpc/tls/tls_files.h"
 #include "runtime/worker/plan_channel.h"
 
 namespace invar::rpc {
@@ -16,6 +18,7 @@ struct LinkOptions {
   std::string coordinator;                           // "host:port", "[v6]:port" or "unix:/path"
   std::chrono::milliseconds wait{60000};             // for the coordinator to come up and answer
   std::chrono::milliseconds dead_after{10000};       // a coordinator that answers no ping for so long is gone
+  std::optional<ClientTls> tls;                      // with certificate, key and ca_certificates; absent = plain text
   std::function<void(const std::string&)> progress;  // what is waited for, from the calling thread; may be null
 };
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "rpc/proto/worker_link.grpc.pb.h"
 #include "rpc/wire/channel_args.h"
+#include "rpc/wire/credentials.h"
 #include "rpc/wire/listen.h"
 #include "rpc/worker_link/admission.h"
 #include "rpc/worker_link/hello.h"
@@ -79,7 +80,12 @@ absl::Status WorkerGate::Impl::open() {
   grpc::ServerBuilder builder;
   set_server_args(builder, options_.link_timeout, kMaxMessage);
   builder.RegisterService(this);
-  absl::StatusOr<Listening> listening = listen(builder, {options_.listen});
+  std::optional<ServerTls> tls;
+  if (options_.tls.has_value()) {
+    if (absl::Status s = check_mutual(*options_.tls); !s.ok()) return s;
+    tls = ServerTls{*options_.tls, ClientCertificate::kRequired};
+  }
+  absl::StatusOr<Listening> listening = listen(builder, {options_.listen}, server_credentials(tls));
   if (!listening.ok()) return listening.status();
   listening_ = *std::move(listening);
   sweeper_ = std::thread([this] { sweep(); });

@@ -5,12 +5,14 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "parallel/grid/grid.h"
 #include "rpc/proto/ranks.pb.h"
+#include "rpc/tls/tls_files.h"
 #include "runtime/engine/executor.h"
 
 namespace invar::rpc {
@@ -18,6 +20,8 @@ namespace invar::rpc {
 struct WorkerGateOptions {
   std::string listen = "127.0.0.1:0";  // "host:port" (0 = any free port), "[v6]:port" or "unix:/path"
   parallel::Layout layout;             // dp replicas are waited for
+  // Both ends show a certificate that the other's ca_certificates signed; absent = plain text, anybody.
+  std::optional<TlsMaterial> tls;
   // Empty = taken from the first replica that joins; the others must equal it.
   std::string build_id, numerics_id, model_digest;
   std::chrono::milliseconds heartbeat{2000};
@@ -28,7 +32,7 @@ struct WorkerGateOptions {
 
 class WorkerGate {
  public:
-  // InvalidArgument: listen address, layout or times; Unavailable: the address cannot be bound.
+  // InvalidArgument: listen address, layout, times or half a TLS setting; Unavailable: the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<WorkerGate>> start(const WorkerGateOptions& options);
   ~WorkerGate();  // stops listening and cuts the links of executors still held
 

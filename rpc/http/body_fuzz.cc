@@ -1,0 +1,62 @@
+// libFuzzer target: bodies of every path, read as far as the engine's requests. The first byte chooses the path.
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+#include "rpc/http/ask.h"
+#include "rpc/http/error_body.h"
+
+namespace {
+
+constexpr const char* kSamples[] = {
+    R"(0{"prompt": "hello", "max_tokens": 5, "temperature": 0.7, "stop": ["a", "b"], "logit_bias": {"5": -1}, "n": 2, "echo": true, "logprobs": 3})",
+    R"(0{"prompt": [[1, 2], [3]], "stream": true, "stream_options": {"include_usage": true}, "guided_choice": ["yes", "no"], "seed": -5})",
+    R"(1{"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"a\": 1}"}}]}], "tools": [{"type": "function"}]})",
+    R"(1{"messages": [{"role": "assistant", "content": " it is "}], "continue_final_message": true, "add_generation_prompt": false, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}})",
+    R"(2{"input_ids": [1, 2], "sampling_params": {"max_new_tokens": 3, "n": 2}, "return_logprob": true, "logprob_start_len": 0, "top_logprobs_num": 2, "invar": {"receipt": true}})"};
+
+invar::http::ModelFacts model() {
+  invar::http::ModelFacts facts;
+  facts.names = {"m"};
+  facts.max_model_len = 4096;
+  facts.render = [](const invar::http::Json& variables) -> absl::StatusOr<std::string> {
+    std::string text;
+    for (const auto& message : variables["messages"]) text += message.value("role", "") + message.dump();
+    return text;
+  };
+  return facts;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
+  for (int i = 1; i < *argc; ++i) {
+    if ((*argv)[i][0] == '-') continue;
+    int number = 0;
+    for (const char* sample : kSamples) std::ofstream(std::string((*argv)[i]) + "/sample" + std::to_string(number++)) << sample;
+    break;
+  }
+  return 0;
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace invar::http;
+  if (size == 0) return 0;
+  static const ModelFacts facts = model();
+  const auto body = parse_body(std::string(reinterpret_cast<const char*>(data) + 1, size - 1));
+  const auto ask = !body.ok()         ? absl::StatusOr<Ask>(body.status())
+                   : data[0] % 3 == 0 ? parse_completion(*body, facts)
+                   : data[0] % 3 == 1 ? parse_chat(*body, facts)
+                                      : parse_sglang(*body, facts);
+  if (ask.ok()) {
+    for (const auto& request : ask->requests)
+      if (request.prompt_token_ids().ids().empty()) std::abort();
+    if (ask->requests.empty() || ask->n == 0) std::abort();
+    return 0;
+  }
+  const int http = http_status(ask.status());
+  if (http < 400 || http >= 500) std::abort();
+  if (Json::parse(error_json(ask.status()), nullptr, false).is_discarded()) std::abort();
+  return 0;
+}
