@@ -9,6 +9,7 @@
 #include "launch/commands.h"
 #include "launch/load_report.h"
 #include "launch/local_engine.h"
+#include "launch/security_flags.h"
 #include "rpc/client/client.h"
 
 namespace invar::launch {
@@ -17,6 +18,7 @@ namespace {
 struct Flags {
   std::string server, uds;
   bool local = false;
+  ClientSecurityFlags security;
   int64_t wait = 10;
   int64_t timeout = 600;
   RankFlags ranks;
@@ -88,6 +90,12 @@ int bench_server(const Flags& flags) {
   rpc::ClientOptions options;
   options.address = flags.uds.empty() ? flags.server : absl::StrCat("unix:", flags.uds);
   options.connect_wait = std::chrono::seconds(flags.wait);
+  auto tls = client_tls(flags.security);
+  if (!tls.ok()) return fail("bench", tls.status());
+  options.tls = *std::move(tls);
+  auto key = client_key(flags.security);
+  if (!key.ok()) return fail("bench", key.status());
+  options.api_key = *std::move(key);
   auto client = rpc::Client::connect(options);
   if (!client.ok()) return fail("bench", client.status());
   const bool terminal = isatty(STDERR_FILENO) != 0;
@@ -227,6 +235,7 @@ void add_bench(CLI::App& program, Commands& commands) {
   app->add_option("--server,-s", flags->server, "bench this running server instead of an engine in this process")
       ->option_text("HOST:PORT");
   app->add_option("--uds", flags->uds, "the same, on a Unix socket")->option_text("PATH");
+  add_flags(*app, flags->security);
   app->add_flag("--local", flags->local,
                 "an engine in this process, with the flags of a rank: the default without --server or --uds");
   app->add_option("--wait", flags->wait, "seconds to wait for the server to be ready")->check(CLI::PositiveNumber);

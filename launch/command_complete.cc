@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "launch/commands.h"
 #include "launch/local_engine.h"
+#include "launch/security_flags.h"
 #include "rpc/client/client.h"
 
 namespace invar::launch {
@@ -20,6 +21,7 @@ namespace {
 struct Flags {
   std::string server = "127.0.0.1:50051";
   std::string uds;
+  ClientSecurityFlags security;
   int64_t wait = 10;      // for the server to serve
   int64_t timeout = 600;  // of a request
   std::string prompt;
@@ -41,6 +43,7 @@ struct Flags {
 void add_client_flags(CLI::App& app, Flags& f) {
   app.add_option("--server,-s", f.server, "gRPC address")->option_text("HOST:PORT");
   app.add_option("--uds", f.uds, "Unix socket instead")->option_text("PATH");
+  add_flags(app, f.security);
   app.add_option("--wait", f.wait, "seconds to wait for the server to be ready")->check(CLI::PositiveNumber);
   app.add_option("--timeout", f.timeout, "deadline of a request in seconds")->check(CLI::PositiveNumber);
   app.add_option("--max-tokens,-n", f.max_tokens, "tokens of the answer at most");
@@ -69,6 +72,12 @@ absl::StatusOr<std::unique_ptr<rpc::Client>> connect(const Flags& f) {
   rpc::ClientOptions options;
   options.address = f.uds.empty() ? f.server : absl::StrCat("unix:", f.uds);
   options.connect_wait = std::chrono::seconds(f.wait);
+  auto tls = client_tls(f.security);
+  if (!tls.ok()) return tls.status();
+  options.tls = *std::move(tls);
+  auto key = client_key(f.security);
+  if (!key.ok()) return key.status();
+  options.api_key = *std::move(key);
   auto client = rpc::Client::connect(options);
   if (!client.ok()) return client.status();
   const bool terminal = isatty(STDERR_FILENO) != 0;

@@ -10,9 +10,12 @@
 #include "absl/strings/str_cat.h"
 #include "launch/commands.h"
 #include "launch/flags.h"
+#include "launch/http_flags.h"
 #include "launch/local_engine.h"
 #include "launch/mpi_launcher.h"
 #include "launch/progress.h"
+#include "launch/security_flags.h"
+#include "rpc/http/service.h"
 #include "rpc/server/server.h"
 #include "rpc/worker_link/hello.h"
 #include "rpc/worker_link/worker_gate.h"
@@ -25,8 +28,13 @@ namespace {
 struct Flags {
   RankFlags ranks;
   EngineFlags engine;
+  ServerTlsFlags tls;
+  LinkTlsFlags link_tls;
+  std::vector<std::string> api_keys;
+  std::string api_key_file;
+  HttpFlags http;
   std::string host = "127.0.0.1";
-  int port = 50051;
+  int grpc_port = 50051;
   std::string uds;
   std::string worker_address;
   bool external_ranks = false;
@@ -56,6 +64,11 @@ class Coordinator {
   explicit Coordinator(const Flags& flags) : flags_(flags) {}
 
   absl::Status start() {
+    auto tls = server_tls(flags_.tls);
+    if (!tls.ok()) return tls.status();
+    auto link = link_tls(flags_.link_tls);
+    if (!link.ok()) return link.status();
+    if (link->has_value()) link_tls_ = (*link)->own;
     auto model_flags = model_options(flags_.ranks.model);
     if (!model_flags.ok()) return model_flags.status();
     auto model = open_model(*model_flags);  // a bad model is refused before a port is bound or a rank started
@@ -66,11 +79,19 @@ class Coordinator {
     auto tokenizer = load_tokenizer(flags_.ranks.model);
     if (!tokenizer.ok()) return tokenizer.status();
 
+    auto api_keys = all_api_keys(flags_.api_keys, flags_.api_key_file);
+    if (!api_keys.ok()) return api_keys.status();
+
     rpc::ServerOptions options;
-    options.listen = {flags_.uds.empty() ? absl::StrCat(flags_.host, ":", flags_.port) : absl::StrCat("unix:", flags_.uds)};
+    options.listen = {flags_.uds.empty() ? absl::StrCat(flags_.host, ":", flags_.grpc_port) : absl::StrCat("unix:", flags_.uds)};
+    options.tls = *tls;
+    options.api_keys = *api_keys;
+    options.max_request_bytes = flags_.http.max_request_bytes;
     auto server = rpc::Server::start(options);
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
+    if (!flags_.http.off)
+      if (absl::Status http = start_http(*tls, *api_keys); !http.ok()) return http;
     spdlog::info("loading {}", model_->path.string());
 
     auto replicas = flags_.ranks.layout.transport == "mpi" ? ranks_over_link() : ranks_as_threads();
@@ -80,7 +101,8 @@ class Coordinator {
     engine_ = std::shared_ptr<Engine>(*std::move(engine));
     server_->serve(engine_, info());
     const ReplicaFacts& facts = engine_->facts();
-    spdlog::info("serving {} on {}: {} x {}, {} pages of {} tokens a home", name(), server_->addresses().front(),
+    spdlog::info("serving {} on {} (gRPC){}: {} x {}, {} pages of {} tokens a home", name(), server_->addresses().front(),
+                 http_ ? absl::StrCat(" and ", http_->addresses().front(), " (HTTP)") : "",
                  flags_.ranks.layout.layout.dp, facts.layout, facts.pages_per_home, facts.page_size);
     spdlog::info("numerics id {}, model digest {}", facts.numerics_id, facts.model_digest.substr(0, 16));
     return absl::OkStatus();
@@ -107,17 +129,33 @@ class Coordinator {
         while (!drained)
           if (told_to_end(std::chrono::milliseconds(100))) _exit(128 + SIGTERM);
       });
-      server_->shutdown(std::chrono::seconds(flags_.drain_timeout));
+      server_->shutdown(std::chrono::seconds(flags_.drain_timeout));  // HTTP's requests too: they share its state
+      if (http_) http_->shutdown(std::chrono::seconds(1));
       drained = true;
       impatient.join();
     }
     if (engine_) engine_->shutdown(std::chrono::seconds(10));
     engine_.reset();
+    http_.reset();
     server_.reset();
     if (mpi_) mpi_->finish(std::chrono::seconds(10));
   }
 
  private:
+  absl::Status start_http(const std::optional<rpc::ServerTls>& tls, const std::vector<std::string>& api_keys) {
+    const std::string folder = flags_.ranks.model.tokenizer.empty() ? model_->path.string() : flags_.ranks.model.tokenizer;
+    std::vector<std::string> names = {name()};
+    // The path as it was given is a name too: scripts written for other servers use it.
+    if (const std::string& path = flags_.ranks.model.model; !path.empty() && path != names.front()) names.push_back(path);
+    auto api = http_api_options(flags_.http, folder, std::move(names), api_keys);
+    if (!api.ok()) return api.status();
+    raise_descriptor_limit();
+    auto http = http::Service::start(http_server_options(flags_.http, flags_.host, tls), *std::move(api), server_->state());
+    if (!http.ok()) return http.status();
+    http_ = *std::move(http);
+    return absl::OkStatus();
+  }
+
   std::string name() const {
     if (!flags_.engine.options.served_model_name.empty()) return flags_.engine.options.served_model_name;
     const auto& path = model_->path;
@@ -152,6 +190,7 @@ class Coordinator {
     rpc::WorkerGateOptions gate;
     gate.listen = !flags_.worker_address.empty() ? flags_.worker_address : flags_.external_ranks ? "127.0.0.1:50052" : "127.0.0.1:0";
     gate.layout = layout;
+    gate.tls = link_tls_;
     gate.build_id = build_id();
     gate.numerics_id = numerics_id(options->device.profile, options->device.control_arm);
     auto started = rpc::WorkerGate::start(gate);
@@ -161,8 +200,9 @@ class Coordinator {
       spdlog::info("waiting for {} ranks; each: invar worker --coordinator {} and the layout of this coordinator", layout.world(), gate_->address());
     } else {
       std::vector<std::string> arguments = {"worker", "--coordinator", gate_->address()};
-      const auto same = worker_arguments(flags_.ranks, flags_.engine.options);
+      const auto same = worker_arguments(flags_.ranks, flags_.engine.options), link = worker_arguments(flags_.link_tls);
       arguments.insert(arguments.end(), same.begin(), same.end());
+      arguments.insert(arguments.end(), link.begin(), link.end());
       auto mpi = MpiRun::start(layout.world(), flags_.mpirun_args, arguments);
       if (!mpi.ok()) return mpi.status();
       mpi_ = *std::move(mpi);
@@ -188,6 +228,9 @@ class Coordinator {
     v1::ServerInfo info;
     info.set_build_id(std::string(build_id()));
     info.set_model_name(name());
+    info.set_model_path(std::filesystem::absolute(model_->path).string());
+    info.set_tokenizer_path(flags_.ranks.model.tokenizer.empty() ? info.model_path()
+                                                                 : std::filesystem::absolute(flags_.ranks.model.tokenizer).string());
     *info.mutable_layout() = rpc::to_proto(flags_.ranks.layout.layout);
     for (const v1::ReplicaInfo& r : joined_) *info.add_replicas() = r;
     auto& config = *info.mutable_config();
@@ -208,7 +251,9 @@ class Coordinator {
   const Flags& flags_;
   std::unique_ptr<LoadedModel> model_;
   std::unique_ptr<rpc::Server> server_;
+  std::unique_ptr<http::Service> http_;
   std::unique_ptr<MpiRun> mpi_;
+  std::optional<rpc::TlsMaterial> link_tls_;
   std::unique_ptr<rpc::WorkerGate> gate_;
   std::vector<v1::ReplicaInfo> joined_;
   std::shared_ptr<Engine> engine_;
@@ -229,18 +274,27 @@ int serve(const Flags& flags) {
 
 void add_serve(CLI::App& program, Commands& commands) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* app = program.add_subcommand("serve", "the coordinator: takes requests over gRPC, plans steps, drives the ranks");
+  CLI::App* app = program.add_subcommand("serve", "the coordinator: takes requests over HTTP and gRPC, plans steps, drives the ranks");
   add_flags(*app, flags->ranks);
   add_flags(*app, flags->engine);
   app->add_option("--served-model-name", flags->engine.options.served_model_name, "name shown to clients; default: the folder's");
   app->add_option("--host", flags->host, "address to listen on; 0.0.0.0 = all");
-  app->add_option("--port", flags->port, "gRPC port; 0 = any free one, see the log")->check(CLI::Range(0, 65535));
-  app->add_option("--uds", flags->uds, "listen on a Unix socket instead")->option_text("PATH");
+  add_flags(*app, flags->http);
+  app->add_option("--grpc-port", flags->grpc_port, "gRPC port; 0 = any free one, see the log")->check(CLI::Range(0, 65535));
+  app->add_option("--uds", flags->uds, "gRPC on a Unix socket instead; then HTTP only if --port is given")->option_text("PATH");
+  add_flags(*app, flags->tls);
+  app->add_option("--api-key", flags->api_keys, "key that clients must bring (authorization: Bearer KEY); may be repeated")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->allow_extra_args(false)
+      ->option_text("KEY");
+  app->add_option("--api-key-file", flags->api_key_file, "file with such keys, one a line: others on this machine can see a command line")
+      ->option_text("FILE");
   app->add_option("--transport", flags->ranks.layout.transport, "threads: ranks in this process; mpi: ranks under mpirun")
       ->check(CLI::IsMember({"threads", "mpi"}));
   app->add_flag("--external-ranks", flags->external_ranks, "with --transport mpi: wait for ranks that you start (mpirun, srun)");
   app->add_option("--worker-address", flags->worker_address, "where ranks join; default 127.0.0.1, port 50052 with --external-ranks")
       ->option_text("HOST:PORT");
+  add_flags(*app, flags->link_tls);
   app->add_option("--mpirun-args", flags->mpirun_args, "one argument for the mpirun that serve starts; may be repeated")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
@@ -252,7 +306,11 @@ void add_serve(CLI::App& program, Commands& commands) {
       "  invar serve --model FOLDER --tp 3 --transport mpi three ranks under mpirun on this machine\n"
       "  invar serve --config serve.yaml --port 8001       keys of the file are these flags; flags win\n"
       "On a cluster: see invar worker --help.");
-  commands[app] = [flags] { return serve(*flags); };
+  commands[app] = [flags, app] {
+    // Many servers on one machine with sockets of their own do not want one TCP port each.
+    if (!flags->uds.empty() && app->count("--port") == 0) flags->http.off = true;
+    return serve(*flags);
+  };
 }
 
 }  // namespace invar::launch

@@ -27,7 +27,7 @@ struct Claim {
   v1::Receipt receipt;
 };
 
-// A file holds receipts, or answers of `invar generate` or `invar complete --json` that carry some; one JSON value, or one a line.
+// A file holds receipts, or answers that carry some (of `invar generate`, `invar complete --json` or HTTP); one JSON value, or one a line.
 absl::Status read_claims(const std::string& file, std::vector<Claim>& claims) {
   std::ifstream in(file);
   if (!in) return absl::NotFoundError(absl::StrCat(file, ": cannot be read"));
@@ -55,6 +55,17 @@ absl::Status read_claims(const std::string& file, std::vector<Claim>& claims) {
       return absl::OkStatus();
     };
     if (!value.is_object()) return absl::InvalidArgumentError(absl::StrCat(where, ": neither a receipt nor an answer"));
+    if (value.contains("invar") && value["invar"].is_object()) {  // an answer over HTTP
+      const auto& proof = value["invar"];
+      const auto several = proof.contains("choices") ? proof["choices"] : nlohmann::json::array({proof});
+      for (const auto& choice : several) {
+        if (!choice.is_object() || !choice.contains("receipt"))
+          return absl::InvalidArgumentError(absl::StrCat(where, ": an answer without a receipt; ask for one (\"invar\": {\"receipt\": true})"));
+        const absl::Status added = add(absl::StrCat(where, " choice ", choice.value("index", 0)), choice["receipt"]);
+        if (!added.ok()) return added;
+      }
+      continue;
+    }
     if (!value.contains("choices")) {
       const absl::Status added = add(where, value);
       if (!added.ok()) return added;
@@ -119,6 +130,9 @@ int verify(const Flags& flags) {
                   receipt.response_digest().substr(0, 16).c_str());
     } else {
       std::printf("%s: NOT EQUAL: %s\n", claims[i].where.c_str(), verdict.message.c_str());
+      if (choice.has_violation())
+        std::printf("%s: the constraint of the request does not allow the token at output position %u\n", claims[i].where.c_str(),
+                    choice.violation());
       ++differ;
     }
   }

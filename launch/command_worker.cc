@@ -6,6 +6,7 @@
 #include "launch/commands.h"
 #include "launch/flags.h"
 #include "launch/progress.h"
+#include "launch/security_flags.h"
 #include "rpc/worker_link/hello.h"
 #include "rpc/worker_link/link_channel.h"
 
@@ -16,11 +17,14 @@ struct Flags {
   RankFlags ranks;
   EngineOptions engine;  // max_num_seqs sizes the KV default
   std::string coordinator = "127.0.0.1:50052";
+  LinkTlsFlags tls;
   int64_t connect_timeout = 60;
   int64_t collective_timeout = 60;
 };
 
 absl::Status work(const Flags& flags, parallel::Transport& transport) {
+  auto tls = link_tls(flags.tls);  // before minutes are spent on loading
+  if (!tls.ok()) return tls.status();
   auto options = rank_options(flags.ranks, flags.engine, transport.local_size());
   if (!options.ok()) return options.status();
   auto model_flags = model_options(flags.ranks.model);
@@ -37,6 +41,7 @@ absl::Status work(const Flags& flags, parallel::Transport& transport) {
   rpc::LinkOptions link;
   link.coordinator = flags.coordinator;
   link.wait = std::chrono::seconds(flags.connect_timeout);
+  link.tls = *std::move(tls);
   auto channel = rpc::LinkChannel::connect(link, rpc::make_hello(replica, options->layout, (*rank)->facts(), reports));
   if (!channel.ok()) return absl::Status(channel.status().code(), absl::StrCat("--coordinator ", flags.coordinator, ": ", channel.status().message()));
   const absl::Status ran = (*rank)->run(channel->get());
@@ -76,6 +81,7 @@ void add_worker(CLI::App& program, Commands& commands) {
       ->check(CLI::PositiveNumber);
   app->add_option("--max-num-seqs", flags->engine.max_num_seqs, "as given to the coordinator: sizes the KV default")->check(CLI::PositiveNumber);
   app->add_option("--coordinator,-c", flags->coordinator, "worker address of `invar serve`")->option_text("HOST:PORT");
+  add_flags(*app, flags->tls);
   app->add_option("--connect-timeout", flags->connect_timeout, "seconds to wait for the coordinator")->check(CLI::PositiveNumber);
   app->add_option("--collective-timeout", flags->collective_timeout, "seconds until a silent peer counts as lost; longer than any step")
       ->check(CLI::PositiveNumber);

@@ -21,6 +21,7 @@ using Commands = std::map<const CLI::App*, std::function<int()>>;
 
 void add_serve(CLI::App& program, Commands& commands);
 void add_worker(CLI::App& program, Commands& commands);
+void add_preflight(CLI::App& program, Commands& commands);
 void add_generate(CLI::App& program, Commands& commands);
 void add_complete(CLI::App& program, Commands& commands);
 void add_chat(CLI::App& program, Commands& commands);
@@ -29,6 +30,7 @@ void add_diff(CLI::App& program, Commands& commands);
 void add_bench(CLI::App& program, Commands& commands);
 void add_inspect(CLI::App& program, Commands& commands);
 void add_tokenize(CLI::App& program, Commands& commands);
+void add_render(CLI::App& program, Commands& commands);
 
 // Prints "invar COMMAND: message" to stderr and returns the exit code that fits the status.
 int fail(const std::string& command, const absl::Status& status);

@@ -31,9 +31,9 @@ void add_flags(CLI::App& app, LayoutFlags& f) {
 void add_flags(CLI::App& app, DeviceFlags& f) {
   app.add_option("--device", f.device, "cuda: a GPU a rank; auto: cuda where this build and this machine have it, else cpu")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  app.add_option("--exchange", f.exchange, "how GPU memory moves between ranks: nccl, or host (through the transport); auto: nccl where "
-                                           "each rank has a GPU of its own")
-      ->check(CLI::IsMember({"auto", "host", "nccl"}));
+  app.add_option("--exchange", f.exchange, "how GPU memory moves between ranks: peer (tensor-parallel ranks write into each other's GPU), "
+                                           "nccl, or host (through the transport); auto: the first of these that can be used")
+      ->check(CLI::IsMember({"auto", "host", "nccl", "peer"}));
   app.add_flag("--enforce-eager", f.enforce_eager, "no CUDA graphs; the bits are the same");
   app.add_option("--profile", f.profile,
                  "matrix arithmetic: portable (fp32 fma chains) or tc (Hopper tensor cores, emulated on a CPU); auto: tc with --device "
@@ -121,7 +121,10 @@ absl::StatusOr<RankOptions> rank_options(const RankFlags& f, const EngineOptions
   auto arm = parse_control_arm(f.device.control_arm);
   if (!arm.ok()) return arm.status();
   o.device.control_arm = *arm;
-  o.exchange = f.device.exchange == "host" ? Exchange::kHost : f.device.exchange == "nccl" ? Exchange::kNccl : Exchange::kAuto;
+  o.exchange = f.device.exchange == "host"   ? Exchange::kHost
+               : f.device.exchange == "nccl" ? Exchange::kNccl
+               : f.device.exchange == "peer" ? Exchange::kPeer
+                                             : Exchange::kAuto;
   o.record_decode = !f.device.enforce_eager;
   if (f.device.isa != "auto") {
     const Isa isa = f.device.isa == "scalar" ? Isa::kScalar : f.device.isa == "avx2" ? Isa::kAvx2 : Isa::kAvx512;

@@ -35,6 +35,7 @@ int run(int argc, char** argv) {
   Commands commands;
   add_serve(program, commands);
   add_worker(program, commands);
+  add_preflight(program, commands);
   add_generate(program, commands);
   add_complete(program, commands);
   add_chat(program, commands);
@@ -43,6 +44,7 @@ int run(int argc, char** argv) {
   add_bench(program, commands);
   add_inspect(program, commands);
   add_tokenize(program, commands);
+  add_render(program, commands);
   for (const auto& [app, work] : commands) {
     auto* command = const_cast<CLI::App*>(app);
     if (command->get_option_no_throw("--config") == nullptr)
