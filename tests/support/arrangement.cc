@@ -59,6 +59,7 @@ class Collector {
       Answer& a = answers_[absl::StrCat(name, "/", d.index())];
       a.text += d.text();
       a.tokens.insert(a.tokens.end(), d.token_ids().begin(), d.token_ids().end());
+      a.draws.insert(a.draws.end(), d.draws().begin(), d.draws().end());
       a.logits_hashes.insert(a.logits_hashes.end(), d.logits_hashes().begin(), d.logits_hashes().end());
       for (const auto& l : d.logprobs()) {
         a.logprob_bits.push_back(l.chosen().logprob_bits());
@@ -128,21 +129,43 @@ Backend& backend() {
   return value;
 }
 
-bool take_device_flag(int* argc, char** argv) {
-  constexpr std::string_view kFlag = "--device=";
+Exchange& exchange() {
+  static Exchange value = Exchange::kAuto;
+  return value;
+}
+
+namespace {
+
+// Takes `flag`VALUE out of the arguments; empty if it is not there.
+std::string take_flag(std::string_view flag, int* argc, char** argv) {
   for (int i = 1; i < *argc; ++i) {
     const std::string_view argument = argv[i];
-    if (!argument.starts_with(kFlag)) continue;
-    const auto parsed = parse_backend(argument.substr(kFlag.size()));
+    if (!argument.starts_with(flag)) continue;
+    std::copy(argv + i + 1, argv + *argc + 1, argv + i);
+    --*argc;
+    return std::string(argument.substr(flag.size()));
+  }
+  return "";
+}
+
+}  // namespace
+
+bool take_device_flag(int* argc, char** argv) {
+  const std::string device = take_flag("--device=", argc, argv), how = take_flag("--exchange=", argc, argv);
+  if (!device.empty()) {
+    const auto parsed = parse_backend(device);
     const absl::Status usable = parsed.ok() ? Device::open({.backend = *parsed}).status() : parsed.status();
     if (!usable.ok()) {
       std::cerr << std::string(usable.message()) << std::endl;
       return false;
     }
     backend() = *parsed;
-    std::copy(argv + i + 1, argv + *argc + 1, argv + i);
-    --*argc;
-    return true;
+  }
+  if (how == "peer") exchange() = Exchange::kPeer;
+  else if (how == "host") exchange() = Exchange::kHost;
+  else if (!how.empty()) {
+    std::cerr << "--exchange=" << how << ": want peer or host" << std::endl;
+    return false;
   }
   return true;
 }
@@ -151,6 +174,7 @@ Outcome ask(const Model& model, const Arrangement& a, const std::vector<v1::Gene
   RankOptions rank;
   rank.layout = a.layout;
   rank.device = {.profile = a.profile, .threads = a.threads, .isa = a.isa, .control_arm = a.arm, .backend = backend()};
+  rank.exchange = exchange();
   rank.page_size = a.page_size;
   rank.pages = a.pages;
   rank.trace = a.trace;

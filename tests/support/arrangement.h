@@ -18,7 +18,9 @@ namespace invar::tests {
 // Where the ranks of every arrangement run: the CPU, or with `--device=cuda` on a test program's command line a GPU, which all of
 // a case's ranks share. The answers must be the same.
 Backend& backend();
-// Takes --device=.. out of the arguments. Returns false, with a message on stderr, if it cannot be used.
+// --exchange=peer|host beside it: how GPU memory moves; else as `auto` has it.
+Exchange& exchange();
+// Takes both out of the arguments. Returns false, with a message on stderr, if it cannot be used.
 bool take_device_flag(int* argc, char** argv);
 
 struct Arrangement {
@@ -48,6 +50,7 @@ std::ostream& operator<<(std::ostream& out, const Arrangement& a);
 // What a client can see of an answer, bits included.
 struct Answer {
   std::vector<int32_t> tokens;
+  std::vector<int32_t> draws;  // with forced tokens
   std::vector<uint64_t> logits_hashes;
   std::vector<uint32_t> logprob_bits;
   std::string text;
