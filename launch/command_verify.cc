@@ -1,7 +1,9 @@
 // invar verify: recompute receipts with one teacher-forced prefill each, on any layout, and say whether they hold.
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -27,7 +29,8 @@ struct Claim {
   v1::Receipt receipt;
 };
 
-// A file holds receipts, or answers that carry some (of `invar generate`, `invar complete --json` or HTTP); one JSON value, or one a line.
+// A file holds receipts, or answers that carry some (of `invar generate`, `invar complete --json` or HTTP); one JSON value, or
+// one a line.
 absl::Status read_claims(const std::string& file, std::vector<Claim>& claims) {
   std::ifstream in(file);
   if (!in) return absl::NotFoundError(absl::StrCat(file, ": cannot be read"));
@@ -60,7 +63,8 @@ absl::Status read_claims(const std::string& file, std::vector<Claim>& claims) {
       const auto several = proof.contains("choices") ? proof["choices"] : nlohmann::json::array({proof});
       for (const auto& choice : several) {
         if (!choice.is_object() || !choice.contains("receipt"))
-          return absl::InvalidArgumentError(absl::StrCat(where, ": an answer without a receipt; ask for one (\"invar\": {\"receipt\": true})"));
+          return absl::InvalidArgumentError(
+              absl::StrCat(where, ": an answer without a receipt; ask for one (\"invar\": {\"receipt\": true})"));
         const absl::Status added = add(absl::StrCat(where, " choice ", choice.value("index", 0)), choice["receipt"]);
         if (!added.ok()) return added;
       }
@@ -73,7 +77,8 @@ absl::Status read_claims(const std::string& file, std::vector<Claim>& claims) {
     }
     for (const auto& choice : value["choices"]) {
       if (!choice.is_object() || !choice.contains("receipt"))
-        return absl::InvalidArgumentError(absl::StrCat(where, ": an answer without a receipt; ask for one (generate --receipts)"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(where, ": an answer without a receipt; ask for one (generate --receipts)"));
       const absl::Status added = add(absl::StrCat(where, " choice ", choice.value("index", 0)), choice["receipt"]);
       if (!added.ok()) return added;
     }
@@ -91,9 +96,32 @@ v1::GenerateRequest replay_of(const v1::Receipt& receipt, size_t number) {
   return r;
 }
 
+// A folder stands for its .json and .jsonl files, those of folders inside too, by name.
+absl::StatusOr<std::vector<std::string>> files_of(const std::vector<std::string>& named) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> files;
+  for (const std::string& name : named) {
+    std::error_code error;
+    if (!fs::is_directory(name, error)) {
+      files.push_back(name);
+      continue;
+    }
+    const size_t before = files.size();
+    for (fs::recursive_directory_iterator at(name, error), end; !error && at != end; at.increment(error))
+      if (at->is_regular_file(error) && (at->path().extension() == ".json" || at->path().extension() == ".jsonl"))
+        files.push_back(at->path().string());
+    if (error) return absl::UnavailableError(absl::StrCat(name, ": ", error.message()));
+    if (files.size() == before) return absl::NotFoundError(absl::StrCat(name, ": no .json or .jsonl file in this folder"));
+    std::sort(files.begin() + static_cast<std::ptrdiff_t>(before), files.end());
+  }
+  return files;
+}
+
 int verify(const Flags& flags) {
   std::vector<Claim> claims;
-  for (const std::string& file : flags.files) {
+  const auto files = files_of(flags.files);
+  if (!files.ok()) return fail("verify", files.status());
+  for (const std::string& file : *files) {
     const absl::Status read = read_claims(file, claims);
     if (!read.ok()) return fail("verify", read);
   }
@@ -123,8 +151,8 @@ int verify(const Flags& flags) {
     const v1::ChoiceDelta& choice = answers[i]->choices(0);  // the only one that was asked for
     const std::vector<int32_t> draws(choice.draws().begin(), choice.draws().end());
     const std::vector<uint64_t> hashes(choice.logits_hashes().begin(), choice.logits_hashes().end());
-    const ReceiptVerdict verdict =
-        compare_receipt(receipt, {.numerics_id = facts.numerics_id, .model_digest = facts.model_digest, .draws = draws, .logits_hashes = hashes});
+    const ReceiptVerdict verdict = compare_receipt(
+        receipt, {.numerics_id = facts.numerics_id, .model_digest = facts.model_digest, .draws = draws, .logits_hashes = hashes});
     if (verdict.equal()) {
       std::printf("%s: equal (%d tokens, digest %s)\n", claims[i].where.c_str(), receipt.output_token_ids_size(),
                   receipt.response_digest().substr(0, 16).c_str());
@@ -144,7 +172,8 @@ int verify(const Flags& flags) {
 void add_verify(CLI::App& program, Commands& commands) {
   auto flags = std::make_shared<Flags>();
   CLI::App* app = program.add_subcommand("verify", "recompute receipts on any layout: equal, or the first position that differs");
-  app->add_option("RECEIPT", flags->files, "files with receipts, or with answers that carry them")
+  app->add_option("RECEIPT", flags->files,
+                  "files with receipts, or with answers that carry them; or folders of such .json and .jsonl files")
       ->required()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   add_flags(*app, flags->ranks);

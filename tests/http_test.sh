@@ -77,6 +77,9 @@ ask POST /v1/chat/completions "{$messages, \"max_tokens\": 60, \"temperature\": 
 ask POST /v1/completions '{"prompt": "call me", "seed": 7, "max_tokens": 12, "n": 2}' 'X-Invar-Receipt: 1'
 cp "$work/body" "$work/receipts.json"
 "$invar" verify "${common[@]}" --tp 1 "$work/receipts.json" >"$work/verified" 2>&1 || { fail "verify"; cat "$work/verified"; }
+mkdir -p "$work/receipts/more" && cp "$work/receipts.json" "$work/receipts/a.json" && cp "$work/receipts.json" "$work/receipts/more/b.json"
+"$invar" verify "${common[@]}" "$work/receipts" >"$work/folder" 2>&1 || { fail "verify of a folder"; cat "$work/folder"; }
+[[ $(grep -c ': equal' "$work/folder") == 4 ]] || { fail "four receipts of a folder must be equal"; cat "$work/folder"; }
 [[ $(grep -c ': equal' "$work/verified") == 2 ]] || { fail "two receipts must be equal"; cat "$work/verified"; }
 
 # SIGTERM: health turns, the stream goes on to its end, the process ends with 0.
