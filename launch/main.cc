@@ -6,6 +6,7 @@
 
 #include "launch/commands.h"
 #include "launch/yaml_flags.h"
+#include "rpc/tls/tls_files.h"
 #include "runtime/worker/build_id.h"
 
 namespace invar::launch {
@@ -75,6 +76,7 @@ int run(int argc, char** argv) {
 }  // namespace invar::launch
 
 int main(int argc, char** argv) {
+  invar::rpc::keep_openssl_to_the_end();
   try {
     return invar::launch::run(argc, argv);
   } catch (const std::exception& e) {

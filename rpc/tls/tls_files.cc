@@ -1,5 +1,6 @@
 #include "rpc/tls/tls_files.h"
 
+#include <openssl/crypto.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -117,6 +118,8 @@ absl::Status check_key(const std::string& key_pem, const std::string& certificat
 }
 
 }  // namespace
+
+void keep_openssl_to_the_end() { OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr); }
 
 absl::StatusOr<TlsMaterial> read_tls(const TlsFiles& files, std::string_view prefix) {
   TlsMaterial out;
