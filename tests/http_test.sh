@@ -5,24 +5,13 @@
 set -uo pipefail
 invar=$1
 work=$(mktemp -d)
-server=
+# shellcheck source=support/serve.sh
+source "$(dirname "$0")/support/serve.sh"
 trap '[[ -z $server ]] || kill -9 "$server" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
 failures=0
 fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
 common=(--threads 1 --num-gpu-blocks-override 512)
 
-start_server() {  # start_server FLAG...: sets http and grpc to its addresses
-  "$invar" serve --port 0 --grpc-port 0 "${common[@]}" "$@" 2>"$work/log" &
-  server=$!
-  for _ in $(seq 600); do
-    grep -q 'serving .* (HTTP)' "$work/log" && break
-    kill -0 "$server" 2>/dev/null || break
-    sleep 0.1
-  done
-  grpc=$(sed -nE 's/.*serving .* on (\S+) \(gRPC\).*/\1/p' "$work/log")
-  http=$(sed -nE 's/.* and (\S+) \(HTTP\).*/\1/p' "$work/log")
-  [[ -n $grpc && -n $http ]] || { echo "FAILED: the server did not come up"; cat "$work/log"; exit 1; }
-}
 ask() {  # ask METHOD PATH [BODY [HEADER]]: status line and headers to $work/head, body to $work/body
   local method=$1 path=$2 body=${3:-} header=${4:-X-Nothing: 1}
   exec 3<>"/dev/tcp/${http%:*}/${http##*:}" || return 1
@@ -36,7 +25,7 @@ ask() {  # ask METHOD PATH [BODY [HEADER]]: status line and headers to $work/hea
 status() { sed -n '1s/HTTP\/1.1 \([0-9]*\).*/\1/p' "$work/head"; }
 digest() { grep -oE '"response_digest": ?"[0-9a-f]{64}"' "$1" | grep -oE '[0-9a-f]{64}' | tail -1; }
 
-start_server --tp 2
+start_server "${common[@]}" --tp 2
 "$invar" generate "${common[@]}" -p 'once upon a time' --max-tokens 24 >"$work/generated" || fail "invar generate"
 wanted=$(digest "$work/generated")
 [[ -n $wanted ]] || fail "no digest from invar generate"
@@ -106,7 +95,7 @@ server=
 
 # Keys from a file; neither they nor what is asked shows in the log.
 printf '# who\nsecret-one\n\nsecret-two\n' >"$work/keys"
-start_server --api-key-file "$work/keys"
+start_server "${common[@]}" --api-key-file "$work/keys"
 ask POST /v1/completions "{$body}"
 [[ $(status) == 401 ]] || fail "without a key: $(status)"
 ask POST /v1/completions "{$body}" 'Authorization: Bearer secret-two'
@@ -115,7 +104,5 @@ ask GET /health
 [[ $(status) == 200 ]] || fail "health wants no key"
 grep -qE 'secret-(one|two)|once upon' "$work/log" && fail "a key or a prompt is in the log"
 grep -q 'method=POST path=/v1/completions status=200 .*key=1 .*digest=' "$work/log" || { fail "no access log line"; cat "$work/log"; }
-kill -TERM "$server"
-wait "$server" || fail "exit code after SIGTERM"
-server=
+end_server || failures=$((failures + 1))
 ((failures == 0)) && echo "one digest over HTTP, gRPC and offline; receipts hold; the drain finishes" || { echo "$failures failed"; exit 1; }

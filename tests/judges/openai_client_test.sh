@@ -7,7 +7,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 invar=$1
 venv=$2
 work=$(mktemp -d)
-server=
+# shellcheck source=../support/serve.sh
+source "$here/../support/serve.sh"
 trap '[[ -z $server ]] || kill -9 "$server" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
 
 if ! "$venv/bin/python" -c 'import openai' 2>/dev/null; then
@@ -21,16 +22,6 @@ if ! "$venv/bin/python" -c 'import openai' 2>/dev/null; then
   fi
 fi
 
-"$invar" serve --port 0 --grpc-port 0 --threads 1 --num-gpu-blocks-override 1024 --served-model-name demo --api-key judge-key 2>"$work/log" &
-server=$!
-for _ in $(seq 600); do
-  grep -q 'serving .* (HTTP)' "$work/log" && break
-  kill -0 "$server" 2>/dev/null || break
-  sleep 0.1
-done
-http=$(sed -nE 's/.*serving .* and (\S+) \(HTTP\).*/\1/p' "$work/log")
-[[ -n $http ]] || { echo "FAILED: the server did not come up"; cat "$work/log"; exit 1; }
+start_server --threads 1 --num-gpu-blocks-override 1024 --served-model-name demo --api-key judge-key
 timeout 200 "$venv/bin/python" "$here/openai_client.py" "http://$http/v1" judge-key demo || { tail -20 "$work/log"; exit 1; }
-kill -TERM "$server"
-wait "$server" || { echo "FAILED: the server's exit code is $?"; exit 1; }
-server=
+end_server
