@@ -29,7 +29,7 @@ inline constexpr int kTensorCoreGroup = 16;         // products added at once wi
 inline constexpr int kTensorCoreFractionBits = 25;  // bits kept below the largest exponent of a group ...
 inline constexpr int kTensorCoreLeastExponent = -133;  // ... which counts as at least this
 inline constexpr int kColumnLeafPortable = 256;     // leaf of a column-parallel linear, in k
-inline constexpr int kColumnLeafTc = 512;
+inline constexpr int kColumnLeafTc = 2048;
 inline constexpr int kRowLeafPortable = 256;  // leaf inside a segment of a row-parallel linear; kTc: the whole segment
 inline constexpr int kSegments = 8;           // segments of a row-parallel linear = most tensor-parallel ranks
 inline constexpr int kSumLanes = 1024;        // virtual lanes of a row sum

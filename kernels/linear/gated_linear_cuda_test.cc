@@ -89,10 +89,10 @@ TEST_F(GatedLinearCuda, EveryShapeGivesTheReferenceBits) {
                                         {13, 72},
                                         {96, 512},
                                         {176, 576},
-                                        {200, 1088},
+                                        {200, 4160},
                                         {768, 2048},
                                         {1536, 576},
-                                        {683, 1024}})
+                                        {683, 2304}})
       for (const bool bias : {false, true}) {
         const Data d(width, inputs, bias ? Kind::kWideExponents : Kind::kOrdinary);
         const GatedWeights w = d.pack(*gpu, bias);

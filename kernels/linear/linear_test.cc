@@ -61,7 +61,7 @@ class Linear : public testing::TestWithParam<std::tuple<Profile, Kind>> {
 // All batch sizes, vector paths and thread counts give the bits of the reference rows; K that no group divides, outputs that no
 // panel divides, one and several leaves; gaps in x are not read and gaps in y not written.
 TEST_P(Linear, ColumnEqualsReference) {
-  for (const Shape& shape : {Shape{70, 600}, {33, 1}, {1, 17}, {128, 256}, {130, 530}, {5, 1100}}) {
+  for (const Shape& shape : {Shape{70, 600}, {33, 1}, {1, 17}, {128, 256}, {130, 530}, {5, 1100}, {3, 4200}}) {
     const int64_t n = shape.outputs;
     Values values(17 + n);
     const PackedWeights weights = random_weights(&values, kind(), n, shape.inputs);

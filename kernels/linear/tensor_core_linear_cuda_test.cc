@@ -188,7 +188,7 @@ TEST_F(TensorCoreLinearCuda, PackedRowsComeBackThroughGather) {
 // K that no block or group divides takes the generic schedule, the others the fast ones; gaps of 5 forbid tensor maps.
 TEST_F(TensorCoreLinearCuda, ColumnEqualsReferenceOnHostileValues) {
   for (Kind kind : hostile::kKinds)
-    for (const Shape& s : {Shape{70, 600}, {33, 1}, {1, 17}, {128, 576}, {130, 1088}, {72, 64}}) {
+    for (const Shape& s : {Shape{70, 600}, {33, 1}, {1, 17}, {33, 2100}, {128, 576}, {72, 4160}, {72, 64}}) {
       Values values(17 + s.outputs);
       const Weights weights(tc(), values.vector(kind, s.outputs * s.inputs), s.inputs, s.outputs, s.inputs);
       const std::vector<Bf16> bias = values.vector(kind == Kind::kNonFinite ? Kind::kOrdinary : kind, s.outputs);
@@ -401,7 +401,7 @@ TEST_F(TensorCoreLinearCuda, LargeRowsEqualTheGenericSchedule) {
 
 // Every way to lay the decode schedule over the GPU, also those that nobody would choose.
 TEST_F(TensorCoreLinearCuda, EveryDecodePlanGivesTheSameBits) {
-  for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{130, 1600}, {768, 4096}, {16640, 1024}}) {
+  for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{130, 4224}, {768, 4096}, {16640, 1024}}) {
     Values values(107);
     const Weights weights(tc(), values.vector(Kind::kWide, outputs * inputs), inputs, outputs, inputs);
     const Rows x(tc(), &values, Kind::kWide, 64, inputs, 8);
@@ -457,7 +457,7 @@ TEST_F(TensorCoreLinearCuda, EveryDecodePlanGivesTheSameBits) {
 }
 
 TEST_F(TensorCoreLinearCuda, EveryPrefillPlanGivesTheSameBits) {
-  for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{200, 1600}, {1000, 4096}, {520, 512}}) {
+  for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{200, 4224}, {1000, 4096}, {520, 512}}) {
     Values values(109);
     const int64_t rows = 700;
     const Weights weights(tc(), values.vector(Kind::kWide, outputs * inputs), inputs, outputs, inputs);
@@ -538,7 +538,7 @@ TEST_F(TensorCoreLinearCuda, GroupsEqualTheirLinears) {
                           {"prefill", {130, 0, 1, 300, 64, 257}},
                           {"several tiles a block", std::vector<int64_t>(24, 330)},
                           {"one group", {5}}})
-    for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{200, 768}, {512, 2048}, {72, 512}}) {
+    for (auto [outputs, inputs] : {std::pair<int64_t, int64_t>{200, 768}, {512, 2048}, {72, 512}, {72, 4224}}) {
       Values values(113);
       const int groups = static_cast<int>(g.sizes.size());
       std::vector<int64_t> offsets = {0};

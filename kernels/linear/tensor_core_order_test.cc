@@ -56,7 +56,7 @@ constexpr ControlArm kArms[] = {ControlArm::kNone, ControlArm::kSwappedGroups, C
 
 TEST(TensorCoreOrder, ColumnSpansAreTheRunsOfKOrder) {
   for (ControlArm arm : kArms)
-    for (int64_t inputs : {1, 15, 16, 17, 32, 40, 64, 512, 513, 528, 530, 576, 1024, 1100, 4096, 28672})
+    for (int64_t inputs : {1, 15, 16, 17, 32, 40, 64, 512, 513, 528, 530, 576, 1024, 1100, 2048, 2049, 2064, 4096, 4200, 28672})
       for (int64_t rows : {1, 5})
         EXPECT_EQ(groups_of(column_spans(arm, rows, inputs)), groups_of(column_order(Profile::kTc, arm, rows, inputs)))
             << inputs << " inputs, arm " << name(arm);
