@@ -10,13 +10,14 @@
 #include "launch/load_report.h"
 #include "launch/local_engine.h"
 #include "launch/security_flags.h"
+#include "launch/server_address.h"
 #include "rpc/client/client.h"
 
 namespace invar::launch {
 namespace {
 
 struct Flags {
-  std::string server, uds;
+  ServerAddress address;
   bool local = false;
   ClientSecurityFlags security;
   int64_t wait = 10;
@@ -88,7 +89,7 @@ int bench_server(const Flags& flags) {
     if (option->count() > 0)
       return fail("bench", absl::InvalidArgumentError(absl::StrCat(option->get_name(), ": is the running server's to decide")));
   rpc::ClientOptions options;
-  options.address = flags.uds.empty() ? flags.server : absl::StrCat("unix:", flags.uds);
+  options.address = flags.address.grpc();
   options.connect_wait = std::chrono::seconds(flags.wait);
   auto tls = client_tls(flags.security);
   if (!tls.ok()) return fail("bench", tls.status());
@@ -209,7 +210,7 @@ class PriceList {
 };
 
 int bench(const Flags& flags) {
-  const bool server = !flags.server.empty() || !flags.uds.empty();
+  const bool server = flags.address.given();
   if (server && (flags.local || flags.price))
     return fail("bench", absl::InvalidArgumentError(absl::StrCat(flags.local ? "--local" : "--price",
                                                                  ": runs in this process, without --server or --uds")));
@@ -232,9 +233,7 @@ void add_bench(CLI::App& program, Commands& commands) {
   for (const CLI::Option* option : app->get_options())
     if (option != seed && option != app->get_help_ptr()) flags->engine_only.push_back(option);
   app->remove_option(seed);
-  app->add_option("--server,-s", flags->server, "bench this running server instead of an engine in this process")
-      ->option_text("HOST:PORT");
-  app->add_option("--uds", flags->uds, "the same, on a Unix socket")->option_text("PATH");
+  add_flags(*app, flags->address, "bench this running server instead of an engine in this process");
   add_flags(*app, flags->security);
   app->add_flag("--local", flags->local,
                 "an engine in this process, with the flags of a rank: the default without --server or --uds");

@@ -13,14 +13,14 @@
 #include "launch/commands.h"
 #include "launch/local_engine.h"
 #include "launch/security_flags.h"
+#include "launch/server_address.h"
 #include "rpc/client/client.h"
 
 namespace invar::launch {
 namespace {
 
 struct Flags {
-  std::string server = "127.0.0.1:50051";
-  std::string uds;
+  ServerAddress address{.server = "127.0.0.1:50051"};
   ClientSecurityFlags security;
   int64_t wait = 10;      // for the server to serve
   int64_t timeout = 600;  // of a request
@@ -41,17 +41,16 @@ struct Flags {
 };
 
 void add_client_flags(CLI::App& app, Flags& f) {
-  app.add_option("--server,-s", f.server, "gRPC address")->option_text("HOST:PORT");
-  app.add_option("--uds", f.uds, "Unix socket instead")->option_text("PATH");
+  add_flags(app, f.address, "gRPC address of the server; default 127.0.0.1:50051");
   add_flags(app, f.security);
   app.add_option("--wait", f.wait, "seconds to wait for the server to be ready")->check(CLI::PositiveNumber);
   app.add_option("--timeout", f.timeout, "deadline of a request in seconds")->check(CLI::PositiveNumber);
   app.add_option("--max-tokens,-n", f.max_tokens, "tokens of the answer at most");
   app.add_option("--temperature", f.temperature, "0 = greedy; default: the model's");
-  app.add_option("--top-p", f.top_p);
-  app.add_option("--top-k", f.top_k);
-  app.add_option("--min-p", f.min_p);
-  app.add_option("--seed", f.seed);
+  app.add_option("--top-p", f.top_p, "draw from the likeliest tokens that have this probability together; default: the model's");
+  app.add_option("--top-k", f.top_k, "draw from this many likeliest tokens; 0 = all; default: the model's");
+  app.add_option("--min-p", f.min_p, "leave out tokens less likely than this share of the likeliest");
+  app.add_option("--seed", f.seed, "equal seeds, equal answers; default: the server's");
   app.add_option("--stop", f.stop, "stop string; may be repeated")->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
 }
 
@@ -70,7 +69,7 @@ void apply(const Flags& f, v1::SamplingParams& p) {
 
 absl::StatusOr<std::unique_ptr<rpc::Client>> connect(const Flags& f) {
   rpc::ClientOptions options;
-  options.address = f.uds.empty() ? f.server : absl::StrCat("unix:", f.uds);
+  options.address = f.address.grpc();
   options.connect_wait = std::chrono::seconds(f.wait);
   auto tls = client_tls(f.security);
   if (!tls.ok()) return tls.status();
@@ -259,7 +258,7 @@ void add_complete(CLI::App& program, Commands& commands) {
   add_client_flags(*app, *flags);
   app->add_option("--choices", flags->n, "answers to the prompt (n)");
   app->add_option("--logprobs", flags->logprobs, "log-probabilities of the k likeliest tokens, with --json");
-  app->add_flag("--ignore-eos", flags->ignore_eos);
+  app->add_flag("--ignore-eos", flags->ignore_eos, "go on after the end that the model chose, to --max-tokens");
   app->add_option("--input,-i", flags->input, "requests as JSON lines instead of a prompt, all at once; - is stdin")->option_text("FILE");
   app->add_flag("--json", flags->json, "print the whole answer as one JSON line");
   app->add_flag("--receipt", flags->receipt, "ask for a receipt (with --json or --input)");
@@ -277,7 +276,10 @@ void add_chat(CLI::App& program, Commands& commands) {
   CLI::App* app = program.add_subcommand("chat", "talk to a server line by line (ChatML models)");
   add_client_flags(*app, *flags);
   app->add_option("--system", flags->system, "system message");
-  app->footer("Example:\n  invar chat --temperature 0");
+  app->footer(
+      "Examples:\n"
+      "  invar chat --temperature 0\n"
+      "  invar chat --server HOST:50051 --system 'You tell stories.' --max-tokens 200");
   commands[app] = [flags] { return chat(*flags); };
 }
 

@@ -15,6 +15,7 @@
 #include "launch/mpi_launcher.h"
 #include "launch/progress.h"
 #include "launch/security_flags.h"
+#include "launch/server_address.h"
 #include "rpc/http/service.h"
 #include "rpc/server/server.h"
 #include "rpc/worker_link/hello.h"
@@ -35,7 +36,7 @@ struct Flags {
   HttpFlags http;
   std::string host = "127.0.0.1";
   int grpc_port = 50051;
-  std::string uds;
+  std::string grpc_uds;
   std::string worker_address;
   bool external_ranks = false;
   std::vector<std::string> mpirun_args;
@@ -83,10 +84,11 @@ class Coordinator {
     if (!api_keys.ok()) return api_keys.status();
 
     rpc::ServerOptions options;
-    options.listen = {flags_.uds.empty() ? absl::StrCat(flags_.host, ":", flags_.grpc_port) : absl::StrCat("unix:", flags_.uds)};
+    options.listen = {flags_.grpc_uds.empty() ? absl::StrCat(flags_.host, ":", flags_.grpc_port) : absl::StrCat("unix:", flags_.grpc_uds)};
     options.tls = *tls;
     options.api_keys = *api_keys;
     options.max_request_bytes = flags_.http.max_request_bytes;
+    options.access_log = !flags_.http.no_access_log;
     auto server = rpc::Server::start(options);
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
@@ -173,7 +175,7 @@ class Coordinator {
     for (int dp = 0; dp < options->layout.dp; ++dp) {
       server_->set_progress(absl::StrCat("loading replica ", dp + 1, " of ", options->layout.dp));
       ProgressBar bar("loading weights");
-      auto executor = LocalExecutor::start(*model_, *digest, {*options}, bar.callback());
+      auto executor = LocalExecutor::start(*model_, *digest, {*options, dp * options->layout.replica()}, bar.callback());
       if (!executor.ok()) return executor.status();
       std::vector<RankReport> reports = (*executor)->reports();
       for (RankReport& r : reports) r.rank += dp * options->layout.replica();
@@ -193,6 +195,7 @@ class Coordinator {
     gate.tls = link_tls_;
     gate.build_id = build_id();
     gate.numerics_id = numerics_id(options->device.profile, options->device.control_arm);
+    gate.mismatched = [metrics = server_->state()->metrics()](rpc::Mismatch what) { ++metrics->rank_mismatches[static_cast<size_t>(what)]; };
     auto started = rpc::WorkerGate::start(gate);
     if (!started.ok()) return started.status();
     gate_ = *std::move(started);
@@ -281,7 +284,9 @@ void add_serve(CLI::App& program, Commands& commands) {
   app->add_option("--host", flags->host, "address to listen on; 0.0.0.0 = all");
   add_flags(*app, flags->http);
   app->add_option("--grpc-port", flags->grpc_port, "gRPC port; 0 = any free one, see the log")->check(CLI::Range(0, 65535));
-  app->add_option("--uds", flags->uds, "gRPC on a Unix socket instead; then HTTP only if --port is given")->option_text("PATH");
+  app->add_option("--grpc-uds", flags->grpc_uds, "gRPC on this Unix socket instead; then HTTP only with --port or --uds")
+      ->option_text("PATH")
+      ->excludes(app->get_option("--grpc-port"));
   add_flags(*app, flags->tls);
   app->add_option("--api-key", flags->api_keys, "key that clients must bring (authorization: Bearer KEY); may be repeated")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
@@ -305,10 +310,13 @@ void add_serve(CLI::App& program, Commands& commands) {
       "  invar serve                                       the demo model, one rank\n"
       "  invar serve --model FOLDER --tp 3 --transport mpi three ranks under mpirun on this machine\n"
       "  invar serve --config serve.yaml --port 8001       keys of the file are these flags; flags win\n"
+      "  invar serve --uds /run/invar.sock                 HTTP there, gRPC on /run/invar.sock.grpc\n"
       "On a cluster: see invar worker --help.");
   commands[app] = [flags, app] {
     // Many servers on one machine with sockets of their own do not want one TCP port each.
-    if (!flags->uds.empty() && app->count("--port") == 0) flags->http.off = true;
+    const bool tcp = app->count("--port") > 0, uds = !flags->http.uds.empty();
+    if (!flags->grpc_uds.empty() && !tcp && !uds) flags->http.off = true;
+    if (uds && flags->grpc_uds.empty() && app->count("--grpc-port") == 0) flags->grpc_uds = grpc_socket_beside(flags->http.uds);
     return serve(*flags);
   };
 }

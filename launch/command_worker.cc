@@ -9,6 +9,7 @@
 #include "launch/security_flags.h"
 #include "rpc/worker_link/hello.h"
 #include "rpc/worker_link/link_channel.h"
+#include "rpc/worker_link/rank_reporter.h"
 
 namespace invar::launch {
 namespace {
@@ -35,13 +36,14 @@ absl::Status work(const Flags& flags, parallel::Transport& transport) {
   auto rank = Rank::load(transport, *model, *options, "", transport.rank() == 0 ? bar.callback() : LoadProgressFn());
   if (!rank.ok()) return rank.status();
   const std::vector<RankReport> reports = (*rank)->gather_reports();
-  if (!(*rank)->leader()) return (*rank)->run(nullptr);
-
-  const int replica = reports.front().rank / options->layout.replica();
   rpc::LinkOptions link;
   link.coordinator = flags.coordinator;
   link.wait = std::chrono::seconds(flags.connect_timeout);
   link.tls = *std::move(tls);
+  const int replica = (*rank)->report().rank / options->layout.replica();
+  const rpc::RankReporter reporter(link, replica, [board = (*rank)->progress()] { return board->read(); });
+  if (!(*rank)->leader()) return (*rank)->run(nullptr);
+
   auto channel = rpc::LinkChannel::connect(link, rpc::make_hello(replica, options->layout, (*rank)->facts(), reports));
   if (!channel.ok()) return absl::Status(channel.status().code(), absl::StrCat("--coordinator ", flags.coordinator, ": ", channel.status().message()));
   const absl::Status ran = (*rank)->run(channel->get());

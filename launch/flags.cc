@@ -5,10 +5,12 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "launch/help_group.h"
 
 namespace invar::launch {
 
 void add_flags(CLI::App& app, ModelFlags& f) {
+  const HelpGroup group(app, "Model");
   app.add_option("--model,-m", f.model, "Hugging Face model folder (config.json, safetensors, tokenizer.json); default: the demo model")
       ->option_text("FOLDER");
   app.add_option("--tokenizer", f.tokenizer, "folder of the tokenizer, if not the model's")->option_text("FOLDER");
@@ -22,6 +24,7 @@ void add_flags(CLI::App& app, ModelFlags& f) {
 }
 
 void add_flags(CLI::App& app, LayoutFlags& f) {
+  const HelpGroup group(app, "Layout");
   app.add_option("--tensor-parallel-size,--tp", f.layout.tp, "ranks that share each linear, 1 to 8, any count");
   app.add_option("--pipeline-parallel-size,--pp", f.layout.pp, "stages of consecutive layers");
   app.add_option("--expert-parallel-size,--ep", f.layout.ep, "ranks that share the experts, each home of some sequences");
@@ -29,6 +32,7 @@ void add_flags(CLI::App& app, LayoutFlags& f) {
 }
 
 void add_flags(CLI::App& app, DeviceFlags& f) {
+  const HelpGroup group(app, "Device");
   app.add_option("--device", f.device, "cuda: a GPU a rank; auto: cuda where this build and this machine have it, else cpu")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   app.add_option("--exchange", f.exchange, "how GPU memory moves between ranks: peer (tensor-parallel ranks write into each other's GPU), "
@@ -48,6 +52,7 @@ void add_flags(CLI::App& app, DeviceFlags& f) {
 }
 
 void add_flags(CLI::App& app, CacheFlags& f) {
+  const HelpGroup group(app, "KV cache");
   app.add_option("--block-size", f.block_size, "tokens in a KV page, a multiple of 16");
   app.add_option("--num-gpu-blocks-override", f.num_blocks, "KV pages per rank; 0 = as many as --kv-cache-memory-bytes holds");
   app.add_option("--kv-cache-memory-bytes", f.kv_cache_bytes, "KV memory of a rank, e.g. 512MB; 0 = what a GPU's share leaves, on a CPU 1 GiB or what can be used")
@@ -57,11 +62,14 @@ void add_flags(CLI::App& app, CacheFlags& f) {
 }
 
 void add_flags(CLI::App& app, EngineFlags& f) {
+  const HelpGroup group(app, "Scheduling");
   EngineOptions& o = f.options;
   app.add_option("--max-num-seqs", o.max_num_seqs, "sequences in a step, per replica")->check(CLI::PositiveNumber);
   app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens, "tokens in a step, per replica")->check(CLI::PositiveNumber);
   app.add_option("--long-prefill-token-threshold", o.long_prefill_token_threshold, "longest piece of a prompt in a step; 0 = no limit")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--step-timeout", f.step_timeout, "seconds after which a step without a result counts as hanging: health turns, the log names who is behind")
+      ->check(CLI::PositiveNumber);
   app.add_option("--max-queued-requests", o.max_queued_requests, "requests waiting beyond this are refused")->check(CLI::PositiveNumber);
   app.add_option("--plans-in-flight", o.plans_in_flight, "steps planned before the results of earlier ones are known")
       ->check(CLI::Range(1, 16));
@@ -70,6 +78,7 @@ void add_flags(CLI::App& app, EngineFlags& f) {
 }
 
 void add_flags(CLI::App& app, TraceFlags& f) {
+  const HelpGroup group(app, "Trace");
   app.add_option("--trace", f.path, "write plans and what every operator computed to FILE.r<rank>, for `invar diff`")->option_text("FILE");
   app.add_option("--trace-detail", f.detail, "values: `invar diff` names the element; digests: small files")
       ->check(CLI::IsMember({"values", "digests"}));
@@ -150,6 +159,7 @@ EngineOptions engine_options(const EngineFlags& f, const RankFlags& rank) {
   EngineOptions o = f.options;
   o.enable_prefix_caching = !f.no_prefix_caching;
   o.max_model_len = rank.model.max_model_len;
+  o.step_timeout = std::chrono::seconds(f.step_timeout);
   return o;
 }
 

@@ -43,6 +43,7 @@ struct CacheFlags {
 struct EngineFlags {
   EngineOptions options;
   bool no_prefix_caching = false;
+  int64_t step_timeout = 300;
 };
 struct TraceFlags {
   std::string path;

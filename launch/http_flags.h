@@ -13,10 +13,13 @@ namespace invar::launch {
 
 struct HttpFlags {
   int port = 8000;
+  std::string uds;  // instead of host and port
   bool off = false;
   int64_t max_request_bytes = 4 << 20;
   int max_requests_per_key = 0;
   std::string chat_template;
+  bool auto_tool_choice = false;
+  std::string tool_call_parser;
   std::vector<std::string> allowed_origins, allowed_methods, allowed_headers;
   bool allow_credentials = false;
   bool no_access_log = false;

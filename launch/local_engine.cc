@@ -29,6 +29,7 @@ absl::StatusOr<LocalEngine> start_local_engine(const RankFlags& flags, const Eng
   for (int dp = 0; dp < options->layout.dp; ++dp) {
     ProgressBar bar("loading weights");
     LocalOptions one{*options};
+    one.first_rank = dp * options->layout.replica();
     if (!one.rank.trace.empty() && dp > 0) one.rank.trace += ".dp" + std::to_string(dp);
     auto executor = LocalExecutor::start(*local.model, local.digest, one, bar.callback());
     if (!executor.ok()) return executor.status();

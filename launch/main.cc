@@ -26,7 +26,7 @@ int run(int argc, char** argv) {
   program.set_version_flag("--version", std::string(build_id()));
   program.require_subcommand(1);
   // A flag of the command line wins over the same one from --config, which stands before it.
-  program.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  program.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)->always_capture_default();
   program.footer(
       "Examples:\n"
       "  invar serve --model FOLDER --tp 2          coordinator and two ranks on this machine\n"
@@ -48,6 +48,7 @@ int run(int argc, char** argv) {
   add_render(program, commands);
   for (const auto& [app, work] : commands) {
     auto* command = const_cast<CLI::App*>(app);
+    for (CLI::Option* option : command->get_options([](const CLI::Option* o) { return o->get_default_str() == "[]"; })) option->default_str("");
     if (command->get_option_no_throw("--config") == nullptr)
       command->add_option("--config", "YAML file with the same keys as these flags; flags given here win")->option_text("FILE");
   }

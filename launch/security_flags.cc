@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "launch/help_group.h"
 
 namespace invar::launch {
 namespace {
@@ -15,6 +16,7 @@ bool given(const rpc::TlsFiles& f) { return !f.certfile.empty() || !f.keyfile.em
 }  // namespace
 
 void add_flags(CLI::App& app, ServerTlsFlags& f) {
+  const HelpGroup group(app, "TLS of the public ports");
   using rpc::ClientCertificate;
   const std::map<std::string, ClientCertificate> names = {
       {"none", ClientCertificate::kNone}, {"optional", ClientCertificate::kOptional}, {"required", ClientCertificate::kRequired},
@@ -30,6 +32,7 @@ void add_flags(CLI::App& app, ServerTlsFlags& f) {
 }
 
 void add_flags(CLI::App& app, LinkTlsFlags& f) {
+  const HelpGroup group(app, "TLS of the worker link");
   app.add_option("--worker-ssl-certfile", f.files.certfile,
                  "certificate that this end of the worker link shows; both ends need one")
       ->option_text("FILE");
@@ -41,6 +44,7 @@ void add_flags(CLI::App& app, LinkTlsFlags& f) {
 }
 
 void add_flags(CLI::App& app, ClientSecurityFlags& f) {
+  const HelpGroup group(app, "TLS and keys");
   app.add_flag("--tls", f.tls, "the server speaks TLS; its certificate must be signed by a CA that this system knows");
   app.add_option("--tls-ca-certs,--tls-ca", f.files.ca_certs, "the server speaks TLS; who signed its certificate")
       ->option_text("FILE");

@@ -21,6 +21,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # install PACKAGE...: only what is missing, with sudo where needed.
 install() {
   local missing=()
+  command -v apt-get >/dev/null || { echo "this is no Debian (no apt-get): install what these packages hold, then cmake -S . -B build -G Ninja and ninja -C build: $*" >&2; exit 1; }
   for p in "$@"; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
   done
@@ -93,6 +94,6 @@ build() {
     cmake -S . -B "$folder" -G Ninja "${arguments[@]}" >"$folder.log" 2>&1 || { cat "$folder.log" >&2; exit 1; }
     echo "${arguments[*]}" >"$folder/arguments"
   fi
-  say "Building"
+  if [[ -f $folder/.ninja_log ]]; then say "Building"; else say "Building; the first time takes minutes"; fi
   ninja -C "$folder" "${targets[@]}"
 }

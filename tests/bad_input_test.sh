@@ -43,6 +43,19 @@ generate 2 'config.yaml:2.*no.such.key' --config "$work/config.yaml"
 printf 'tp: [1\n' >"$work/broken.yaml"
 generate 2 'broken.yaml' --config "$work/broken.yaml"
 
+refuses 2 'uds.*excludes|excludes.*uds' "$invar" complete --uds a --grpc-uds b x
+refuses 2 'excludes' "$invar" serve --grpc-uds a --grpc-port 1
+refuses 2 'tool-call-parser: .*pythonic.*hermes' "$invar" serve --enable-auto-tool-choice --tool-call-parser pythonic
+refuses 2 'enable-auto-tool-choice: needs --tool-call-parser' "$invar" serve --enable-auto-tool-choice
+
+# --help of every command has an example of it.
+mapfile -t commands < <("$invar" --help | sed -n '/^Subcommands:/,/^$/s/^  \([a-z]\+\) .*/\1/p')
+((${#commands[@]} >= 12)) || { echo "FAILED: --help lists ${#commands[@]} commands"; failures=$((failures + 1)); }
+for command in "${commands[@]}"; do
+  "$invar" "$command" --help >"$work/help" || { echo "FAILED: invar $command --help"; failures=$((failures + 1)); }
+  sed -n '/Example/,$p' "$work/help" | grep -q "invar $command" || { echo "FAILED: invar $command --help has no example"; failures=$((failures + 1)); }
+done
+
 # Model files.
 model_copy truncated; truncate -s 5000000 "$work/truncated/model.safetensors"
 generate 2 'model.safetensors' --model "$work/truncated"

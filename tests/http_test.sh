@@ -105,4 +105,32 @@ ask GET /health
 grep -qE 'secret-(one|two)|once upon' "$work/log" && fail "a key or a prompt is in the log"
 grep -q 'method=POST path=/v1/completions status=200 .*key=1 .*digest=' "$work/log" || { fail "no access log line"; cat "$work/log"; }
 end_server || failures=$((failures + 1))
+
+# On Unix sockets, with vLLM's flag; gRPC beside it. A socket that a killed server left is no hindrance, a living server's is.
+cat >"$work/over_uds.py" <<'PY'
+import socket, sys
+with socket.socket(socket.AF_UNIX) as s:
+    s.connect(sys.argv[1])
+    body = sys.argv[2].encode()
+    s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    print(b"".join(iter(lambda: s.recv(65536), b"")).decode())
+PY
+for _ in 1 2; do
+  "$invar" serve "${common[@]}" --uds "$work/socket" 2>"$work/log" &
+  server=$!
+  "$invar" complete --uds "$work/socket" --wait 30 --temperature 0 --max-tokens 24 --json 'once upon a time' >"$work/completed" || { fail "complete --uds"; cat "$work/log"; }
+  [[ $(digest "$work/completed") == "$wanted" ]] || fail "gRPC's digest on a Unix socket is $(digest "$work/completed"), wanted $wanted"
+  python3 "$work/over_uds.py" "$work/socket" "{$body}" >"$work/body"
+  [[ $(digest "$work/body") == "$wanted" ]] || { fail "HTTP's digest on a Unix socket"; cat "$work/body"; }
+  grep -q "http peer=unix:$work/socket " "$work/log" || { fail "no access log line of a Unix socket"; cat "$work/log"; }
+  "$invar" serve "${common[@]}" --uds "$work/socket" 2>"$work/second" && fail "a second server on the same socket"
+  grep -q "unix:$work/socket.*in use" "$work/second" || { fail "the second server says no reason"; cat "$work/second"; }
+  kill -9 "$server" && wait "$server" 2>/dev/null
+  [[ -S $work/socket ]] || fail "control: a killed server leaves its socket"
+done
+"$invar" serve "${common[@]}" --uds "$work/socket" 2>"$work/log" &
+server=$!
+"$invar" complete --grpc-uds "$work/socket.grpc" --wait 30 --max-tokens 4 x >/dev/null 2>&1 || fail "complete --grpc-uds"
+end_server || failures=$((failures + 1))
+[[ -e $work/socket || -e $work/socket.grpc ]] && fail "a socket is left behind"
 ((failures == 0)) && echo "one digest over HTTP, gRPC and offline; receipts hold; the drain finishes" || { echo "$failures failed"; exit 1; }

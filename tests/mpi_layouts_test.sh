@@ -44,10 +44,10 @@ for model in demo-moe demo-dense; do
   [[ $model == demo-moe ]] || try 4 different --tp 4 --control-arm rank-order-all-reduce
 done
 # A server that starts its ranks itself: every flag it hands on must be one that a worker takes.
-"$invar" serve --uds "$work/socket" --port 0 --transport mpi --tp 2 --model "$(dirname "$0")/../configs/models/demo-moe" --threads 1 \
+"$invar" serve --grpc-uds "$work/socket" --transport mpi --tp 2 --model "$(dirname "$0")/../configs/models/demo-moe" --threads 1 \
   >"$work/serve" 2>&1 &
 server=$!
-if timeout 100 "$invar" complete --uds "$work/socket" --wait 60 --input "$work/requests.jsonl" >"$work/served" 2>"$work/err" &&
+if timeout 100 "$invar" complete --grpc-uds "$work/socket" --wait 60 --input "$work/requests.jsonl" >"$work/served" 2>"$work/err" &&
   [[ $(wc -l <"$work/served") == 3 ]]; then
   echo "serve with ranks of its own answers"
 else

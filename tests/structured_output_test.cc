@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <functional>
 #include <set>
 
@@ -40,6 +41,10 @@ std::vector<v1::GenerateRequest> bound_requests(int64_t vocab_size) {
   });
   add("choice", 1.0f, 20,
       [](auto& s) { s.add_guided_choice("north"), s.add_guided_choice("south by east"), s.set_prompt_logprobs(1); });
+  add("grammar", 1.0f, 60, [](auto& s) {
+    s.set_guided_grammar("root ::= e \";\"\ne ::= e [-+] t | t\nt ::= [a-z]{1,6} | \"(\" e \")\"");
+    s.set_n(2);
+  });
   add("bias", 1.0f, 30, [=](auto& s) {
     for (int32_t id = 0; id < 40; ++id)
       (*s.mutable_logit_bias())[id * 3 % static_cast<int32_t>(vocab_size)] = id % 2 ? 4.5f : -100.0f;
@@ -99,7 +104,8 @@ TEST(StructuredOutput, AnswersAreWhatWasAskedForAndDifferFromFreeOnes) {
   std::vector<v1::GenerateRequest> free = requests;
   for (v1::GenerateRequest& r : free) {
     v1::SamplingParams& s = *r.mutable_sampling_params();
-    s.clear_guided_json(), s.clear_guided_json_object(), s.clear_guided_regex(), s.clear_guided_choice(), s.clear_logit_bias();
+    s.clear_guided_json(), s.clear_guided_json_object(), s.clear_guided_regex(), s.clear_guided_choice(), s.clear_guided_grammar();
+    s.clear_logit_bias();
     s.clear_allowed_token_ids(), s.clear_bad_words(), s.clear_min_tokens();
   }
   const Answers got = ask(m, {}, requests).answers, control = ask(m, {}, free).answers;
@@ -118,6 +124,16 @@ TEST(StructuredOutput, AnswersAreWhatWasAskedForAndDifferFromFreeOnes) {
     const auto json = nlohmann::json::parse(a.text, nullptr, false);
     ASSERT_FALSE(json.is_discarded()) << a.text;
     EXPECT_TRUE(json.at("n").is_number_integer() && json.at("name").is_string() && json.at("tags").size() <= 4) << a.text;
+  }
+  for (const char* key : {"grammar/0", "grammar/1"}) {
+    const Answer& a = got.at(key);
+    int depth = 0;
+    for (const char c : a.text) {
+      depth += c == '(' ? 1 : c == ')' ? -1 : 0;
+      EXPECT_TRUE(std::islower(static_cast<unsigned char>(c)) || std::string("()+-;").find(c) != std::string::npos) << a.text;
+      ASSERT_GE(depth, 0) << a.text;
+    }
+    EXPECT_TRUE(a.finish_reason != v1::FINISH_REASON_STOP || (depth == 0 && a.text.back() == ';')) << a.text;
   }
   const std::string& choice = got.at("choice/0").text;
   EXPECT_TRUE(choice == "north" || choice == "south by east") << choice;
@@ -156,11 +172,13 @@ TEST(StructuredOutput, ReceiptsRecomputeElsewhere) {
   }
   for (v1::GenerateRequest r : replay) {
     r.mutable_sampling_params()->clear_guided_json();
+    r.mutable_sampling_params()->clear_guided_grammar();
     r.mutable_sampling_params()->clear_logit_bias();
     without.push_back(r);
   }
   const Answers third = ask(m, {}, without).answers;
   EXPECT_NE(third.at("schema/0").draws, first.at("schema/0").tokens);
+  EXPECT_NE(third.at("grammar/0").draws, first.at("grammar/0").tokens);
   EXPECT_NE(third.at("bias/0").draws, first.at("bias/0").tokens);
 }
 

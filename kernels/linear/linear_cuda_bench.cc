@@ -7,7 +7,8 @@
 // kind.
 // --plans N times every plan and prints the best N. More rows: TFLOP/s and ratio to cuBLASLt, taken in turns, since the clock
 // follows the power; with each the mean clock and the share of the products that the tensor cores could form at it. Row-parallel
-// layers of several ranks write fp32 values of tree nodes where cuBLASLt writes bf16.
+// layers of several ranks write fp32 values of tree nodes: there cuBLASLt writes fp32, too, and the ratio to its bf16 is told
+// beside.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -198,8 +199,8 @@ class Bench {
   // cuBLASLt on the same memory: y[rows][outputs] bf16.
   class Rival {
    public:
-    Rival(const Device& device, const Work& w)
-        : product_(device, {.rows = w.rows, .outputs = w.layer.outputs, .inputs = w.layer.held()}) {}
+    Rival(const Device& device, const Work& w, bool fp32 = false)
+        : product_(device, {.rows = w.rows, .outputs = w.layer.outputs, .inputs = w.layer.held(), .fp32_result = fp32}) {}
     size_t algorithms() const { return product_.algorithms(); }
     bool call(const Work& w, int turn, size_t algorithm) const {
       return product_.run(algorithm, w.weights[static_cast<size_t>(turn) % w.weights.size()].data(), w.x.data(), w.y.data());
@@ -266,23 +267,13 @@ class Bench {
         "%-30s %5lld tokens, %3lld experts: %8.2f us, %4.0f GB/s = %3.0f %% of read, %4.0f TFLOP/s; one dense matrix %8.2f us\n",
         e.name, static_cast<long long>(tokens), static_cast<long long>(touched), us, bytes / us * 1e-3,
         100 * bytes / read_rate_ * 1e-3 / us, flops / us * 1e-6, dense);
-    if (options_.plans && tokens >= 1024)
-      for (int columns : {128, 192})
-        for (int lead = 0; lead <= tc::kMostLead; ++lead) {
-          if (e.unit && columns == 192) continue;
-          const tc::GroupedTile tile{columns, lead};
-          problem.tile = &tile;
-          const double time = graph_time(grouped, 20, 3);
-          std::printf("    %8.2f us %4.0f TFLOP/s, %.3f of dense: %d columns, lead %d\n", time, flops / time * 1e-6, dense / time,
-                      columns, lead);
-        }
     std::fflush(stdout);
   }
 
   void measure(const Layer& layer, int64_t rows) {
     const bool decode = rows <= tc::kMostDecodeRows;
     Work w = make_work(layer, rows, decode);
-    Rival rival(*device_, w);
+    Rival rival(*device_, w, !decode && layer.unit && !w.row.y);
     if (decode) {
       measure_decode(&w, &rival);
     } else {
@@ -362,16 +353,21 @@ class Bench {
     return flops / (2 * 2048.0 * device_->cuda().multiprocessors * s.ms * 1e3 * s.mhz);
   }
 
+  size_t best_algorithm(const Work& w, const Rival& rival, int count) {
+    size_t best = 0;
+    double best_time = 1e30;
+    for (size_t i = 0; i < rival.algorithms(); ++i) {
+      if (!rival.call(w, 0, i)) continue;
+      const double ms = stream_time([&](int turn) { rival.call(w, turn, i); }, std::max(2, count / 2)).ms;
+      if (ms < best_time) best_time = ms, best = i;
+    }
+    return best;
+  }
+
   void measure_prefill(Work* w, Rival* rival) {
     const double flops = 2.0 * static_cast<double>(w->rows * w->layer.outputs * w->layer.held());
     const int count = std::clamp(static_cast<int>(0.006 / (flops / 650e12)), 2, 200);
-    size_t best = 0;
-    double best_time = 1e30;
-    for (size_t i = 0; i < rival->algorithms(); ++i) {
-      if (!rival->call(*w, 0, i)) continue;
-      const double ms = stream_time([&](int turn) { rival->call(*w, turn, i); }, std::max(2, count / 2)).ms;
-      if (ms < best_time) best_time = ms, best = i;
-    }
+    const size_t best = best_algorithm(*w, *rival, count);
     std::vector<Speed> ours, theirs;
     for (int round = 0; round < 5; ++round)
       for (int which = 0; which < 2; ++which) {
@@ -392,6 +388,15 @@ class Bench {
         w->layer.name, static_cast<long long>(w->layer.outputs), static_cast<long long>(w->layer.held()),
         static_cast<long long>(w->rows), rate, 100 * share(flops, ours[2]), ours[2].mhz, rival_rate,
         100 * share(flops, theirs[2]), theirs[2].mhz, rate / rival_rate, plan ? plan->describe().c_str() : "none");
+    if (w->layer.unit && !w->row.y) {
+      const Rival rounding(*device_, *w);
+      const size_t its_best = best_algorithm(*w, rounding, count);
+      const auto f = [&](int turn) { rounding.call(*w, turn, its_best); };
+      stream_time(f, count);
+      const Speed speed = stream_time(f, count);
+      std::printf("    cuBLASLt with bf16 outputs %4.0f TFLOP/s %2.0f %%, ratio %.3f\n", flops / speed.ms * 1e-9,
+                  100 * share(flops, speed), speed.ms / ours[2].ms);
+    }
     if (!options_.plans) return;
     struct Timed {
       Speed speed;

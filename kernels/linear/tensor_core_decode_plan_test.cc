@@ -41,14 +41,17 @@ std::vector<LinearShape> shapes() {
 
 void expect_fits(const LinearShape& shape, const DecodePlan& plan, const Chip& chip) {
   const int slices = plan.choice.k_groups * plan.choice.cluster;
-  EXPECT_GE(plan.tokens, shape.rows);
-  EXPECT_GE(plan.tiles * plan.choice.tile_outputs, shape.outputs);
-  EXPECT_LT((plan.tiles - 1) * plan.choice.tile_outputs, shape.outputs);
+  const int output_tiles = plan.tiles / plan.choice.row_tiles;
+  EXPECT_EQ(output_tiles * plan.choice.row_tiles, plan.tiles);
+  EXPECT_GE(plan.tokens * plan.choice.row_tiles, shape.rows);
+  EXPECT_LT(plan.tokens * (plan.choice.row_tiles - 1), shape.rows);
+  EXPECT_GE(output_tiles * plan.choice.tile_outputs, shape.outputs);
+  EXPECT_LT((output_tiles - 1) * plan.choice.tile_outputs, shape.outputs);
   EXPECT_LE(slices, shape.leaves());
   EXPECT_LE(plan.shared, chip.block_shared);
   EXPECT_LE((plan.shared + 1024) * plan.choice.resident, chip.shared);
   EXPECT_LE(plan.threads, most_decode_threads(plan.tokens, shape.by_segments));
-  EXPECT_GE(plan.stages, 1);
+  EXPECT_GE(plan.stages, plan.choice.producers);
   EXPECT_LE(16 + plan.stages * plan.choice.k_groups * 16, 1024);
   EXPECT_GT(plan.grid, 0);
   EXPECT_EQ(plan.grid % plan.choice.cluster, 0);
@@ -100,6 +103,23 @@ TEST(DecodePlan, MultiprocessorsGetEvenSharesOfLargeMatrices) {
   // The yardstick: tiles of one size leave most multiprocessors waiting for a few.
   const LinearShape shape = *linear_shape(1, 10240, 4096);
   EXPECT_GT(unevenness(shape, *decode_plan(shape, DecodeChoice{}, Chip{}), Chip{}), 1.5);
+}
+
+// Many rows of a thin matrix: a block takes in few of either, and there is one for most multiprocessors.
+TEST(DecodePlan, ThinMatricesOfManyRowsAreCutInRows) {
+  const LinearShape shape = *linear_shape(64, 768, 4096);
+  for (int unit : {8, 16}) {
+    const DecodePlan plan = decode_plan(shape, Chip{}, unit);
+    EXPECT_GT(plan.choice.row_tiles, 1) << plan.describe();
+    EXPECT_LE(plan.choice.tile_outputs + plan.tokens, 80) << plan.describe();
+    EXPECT_GT(plan.grid, 90) << plan.describe();
+    EXPECT_LE(plan.grid, 132) << plan.describe();
+  }
+  // Few rows have nothing to cut, and a wide matrix would fetch its weights twice.
+  EXPECT_EQ(decode_plan(*linear_shape(8, 768, 4096), Chip{}).choice.row_tiles, 1);
+  EXPECT_EQ(decode_plan(*linear_shape(64, 24576, 4096), Chip{}).choice.row_tiles, 1);
+  // The fourth tile would have no row.
+  EXPECT_FALSE(decode_plan(*linear_shape(40, 768, 4096), DecodeChoice{.row_tiles = 4}, Chip{}).has_value());
 }
 
 TEST(DecodePlan, SegmentsThatNoBlockDividesAreRefused) {

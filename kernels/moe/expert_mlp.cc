@@ -5,6 +5,7 @@
 #include "kernels/activation/activation.h"
 #include "kernels/linear/cuda/portable_grouped.h"
 #include "kernels/linear/cuda/tensor_core_grouped.h"
+#include "kernels/rows/rows.h"
 
 namespace invar {
 
@@ -65,6 +66,19 @@ class Call {
     return Pieces(scratch.data());
   }
 
+  // Rows in their order, where the index has them elsewhere.
+  const Bf16* gathered(Bf16* to) {
+    const int64_t bytes = problem_.hidden * static_cast<int64_t>(sizeof(Bf16));
+    gather_rows(device_, {.count = rows_,
+                          .row_bytes = bytes,
+                          .from = problem_.x,
+                          .from_stride = bytes,
+                          .index = problem_.index,
+                          .to = to,
+                          .to_stride = bytes});
+    return to;
+  }
+
   bool together() {
     using cuda::tc::GroupedLinear;
     const bool tc = device_.profile() == Profile::kTc;
@@ -81,8 +95,12 @@ class Call {
     down.outputs = problem_.hidden;
     down.inputs = width_;
     down.x_stride = width_;
-    Pieces pieces = room(rows_, Pieces::bytes<int64_t>(experts_ + 1));
+    const bool alternate = problem_.experts[0]->gate_up.alternate();
+    const bool fetched = problem_.index && !(tc && alternate && cuda::tc::grouped_gated_takes_index(up));
+    const int64_t copied = fetched ? rows_ * problem_.hidden : 0;
+    Pieces pieces = room(rows_, Pieces::bytes<int64_t>(experts_ + 1) + Pieces::bytes<Bf16>(copied));
     auto* offsets = pieces.take<int64_t>(experts_ + 1);
+    auto* ordered = pieces.take<Bf16>(copied);
     auto* both = pieces.take<Bf16>(rows_ * both_);
     auto* gated = pieces.take<Bf16>(rows_ * width_);
     down.x = gated;
@@ -90,12 +108,19 @@ class Call {
     const auto row_fits = tc ? cuda::tc::grouped_row_fits : cuda::portable::grouped_row_fits;
     if (!column_fits(device_, up) || !row_fits(device_, down, problem_.segments, problem_.first, problem_.last, problem_.nodes))
       return false;
+    if (fetched) {
+      up.x = gathered(ordered);
+    } else {
+      up.index = problem_.index;
+    }
     if (!problem_.offsets_on_device) {
       device_.upload(offsets, problem_.offsets.data(), problem_.offsets.size_bytes());
       up.offsets = down.offsets = offsets;
     }
-    const bool alternate = problem_.experts[0]->gate_up.alternate();
-    if (!alternate || !cuda::tc::grouped_gated(device_, up, width_, gated, width_)) {
+    if (tc && alternate) {
+      cuda::tc::grouped_gated(device_, up, width_, gated, width_);
+      down.settled = true;
+    } else {
       (tc ? cuda::tc::grouped_column : cuda::portable::grouped_column)(device_, up, both, both_);
       silu_mul(device_, {.rows = rows_,
                          .width = width_,
@@ -127,7 +152,10 @@ class Call {
     }
     int64_t largest = 0;
     for (int64_t e = 0; e < experts_; ++e) largest = std::max(largest, offsets[e + 1] - offsets[e]);
-    Pieces pieces = room(largest, 0);
+    const int64_t copied = problem_.index ? rows_ * problem_.hidden : 0;
+    Pieces pieces = room(largest, Pieces::bytes<Bf16>(copied));
+    auto* ordered = pieces.take<Bf16>(copied);
+    const Bf16* x = problem_.index ? gathered(ordered) : problem_.x;
     auto* both = pieces.take<Bf16>(largest * both_);
     auto* gated = pieces.take<Bf16>(largest * width_);
     for (int64_t e = 0; e < experts_; ++e) {
@@ -135,7 +163,7 @@ class Call {
       if (!group) continue;
       const ExpertWeights& weights = *problem_.experts[e];
       linear_gated(device_, {.rows = group,
-                             .x = problem_.x + first_row * problem_.hidden,
+                             .x = x + first_row * problem_.hidden,
                              .x_stride = problem_.hidden,
                              .weights = &weights.gate_up,
                              .both = both,

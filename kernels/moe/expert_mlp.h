@@ -39,6 +39,9 @@ struct ExpertMlp {
   // which it reads offsets_on_device back: that cannot be part of a CUDA graph.
   const ExpertTable* table = nullptr;
   const Bf16* x = nullptr;  // [rows][hidden]
+  // [rows], where the device finds it: row i is row index[i] of x instead, so that nobody has to gather rows where the schedule
+  // fetches them one by one. With offsets_on_device.
+  const int32_t* index = nullptr;
   int64_t hidden = 0;
   RowSegments segments;
   int first = 0;

@@ -31,7 +31,7 @@ class ExpertMlpCuda : public CudaTest {
                          bf16_data(shape.hidden * shape.intermediate, Kind::kOrdinary, 101 + 2 * e)});
     return experts;
   }
-  enum class How { kOneByOne, kTogether, kTogetherFromDevice, kOneByOneFromDevice };
+  enum class How { kOneByOne, kTogether, kTogetherFromDevice, kOneByOneFromDevice, kIndexed, kIndexedOneByOne };
   // Partials [node][row][hidden] of one rank's share of the intermediate width.
   static std::vector<float> run(const Device& device, const Shape& shape, const std::vector<Expert>& experts,
                                 const std::vector<int64_t>& offsets, const std::vector<Bf16>& x, Share share,
@@ -49,24 +49,36 @@ class ExpertMlpCuda : public CudaTest {
     std::vector<const ExpertWeights*> pointers;
     for (const ExpertWeights& w : packed) pointers.push_back(&w);
     const auto nodes = maximal_subtrees(segments, share.first, share.last);
-    const DeviceArray<Bf16> x_there(device, x);
+    // With an index each row lies somewhere else, and rows that nobody names lie between.
+    const bool indexed = how == How::kIndexed || how == How::kIndexedOneByOne;
+    std::vector<Bf16> moved(2 * x.size(), Bf16{0x7fff});
+    std::vector<int32_t> index;
+    for (int64_t row = 0; row < offsets.back(); ++row) {
+      index.push_back(static_cast<int32_t>(2 * (row * 37 % offsets.back()) + row % 2));
+      if (std::count(index.begin(), index.end() - 1, index.back())) index.back() ^= 1;
+      std::copy_n(x.begin() + row * shape.hidden, shape.hidden, moved.begin() + index.back() * shape.hidden);
+    }
+    const DeviceArray<Bf16> x_there(device, indexed ? moved : x);
+    const DeviceArray<int32_t> index_there(device, index);
     const DeviceArray<float> partials(
         device, std::vector<float>(nodes.size() * static_cast<size_t>(offsets.back() * shape.hidden), -7.0f));
     Buffer scratch;
     const ExpertTable table(device, pointers);
     const DeviceArray<int64_t> offsets_there(device, offsets);
-    const bool on_device = how == How::kTogetherFromDevice || how == How::kOneByOneFromDevice;
-    ExpertMlp problem{.rows = offsets.back(),
-                      .experts = pointers,
-                      .table = how == How::kTogether || how == How::kTogetherFromDevice ? &table : nullptr,
-                      .x = x_there.data(),
-                      .hidden = shape.hidden,
-                      .segments = segments,
-                      .first = share.first,
-                      .last = share.last,
-                      .nodes = nodes,
-                      .partials = partials.data(),
-                      .scratch = &scratch};
+    const bool on_device = how == How::kTogetherFromDevice || how == How::kOneByOneFromDevice || indexed;
+    ExpertMlp problem{
+        .rows = offsets.back(),
+        .experts = pointers,
+        .table = how == How::kTogether || how == How::kTogetherFromDevice || how == How::kIndexed ? &table : nullptr,
+        .x = x_there.data(),
+        .index = indexed ? index_there.data() : nullptr,
+        .hidden = shape.hidden,
+        .segments = segments,
+        .first = share.first,
+        .last = share.last,
+        .nodes = nodes,
+        .partials = partials.data(),
+        .scratch = &scratch};
     if (on_device)
       problem.offsets_on_device = offsets_there.data();
     else
@@ -105,8 +117,10 @@ TEST_F(ExpertMlpCuda, RaggedGroupsGiveTheBitsOfTheCpu) {
           const Device cpu({.profile = profile, .threads = 16});
           const auto gpu = open(profile);
           const std::vector<float> want = run(cpu, shape, experts, offsets, x, share);
-          ASSERT_TRUE(same_bits(run(cpu, shape, experts, offsets, x, share, How::kOneByOneFromDevice), want));
-          for (const How how : {How::kOneByOne, How::kTogether, How::kTogetherFromDevice, How::kOneByOneFromDevice})
+          for (const How how : {How::kOneByOneFromDevice, How::kIndexed})
+            ASSERT_TRUE(same_bits(run(cpu, shape, experts, offsets, x, share, how), want));
+          for (const How how : {How::kOneByOne, How::kTogether, How::kTogetherFromDevice, How::kOneByOneFromDevice, How::kIndexed,
+                                How::kIndexedOneByOne})
             ASSERT_TRUE(same_bits(run(*gpu, shape, experts, offsets, x, share, how), want))
                 << name(profile) << ", hidden " << shape.hidden << ", rows " << offsets.back() << ", segments " << share.first
                 << " to " << share.last << ", way " << static_cast<int>(how);

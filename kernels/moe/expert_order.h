@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/device/device.h"
+#include "kernels/moe/router.h"
 
 namespace invar {
 
@@ -19,5 +20,7 @@ struct ExpertOrder {
   int32_t* token_of = nullptr;   // [rows * top_k]: the token that a row belongs to
 };
 void order_by_expert(const Device& device, const ExpertOrder& problem);
+// route(), then order_by_expert() of the ids it chose (order.ids == router.ids): one launch where there are few tokens.
+void route_in_order(const Device& device, const Router& router, const ExpertOrder& order);
 
 }  // namespace invar

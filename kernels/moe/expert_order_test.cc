@@ -78,9 +78,60 @@ void expect_sorted(const Device& device) {
     }
 }
 
+// One launch or two: the choice is the router's, the order that of its ids.
+void expect_routed_in_order(const Device& device) {
+  const Device cpu(DeviceOptions{});
+  for (const int64_t rows : {1, 2, 8, 9, 40})
+    for (const auto& [experts, top_k] :
+         std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {20, 3}, {64, 8}, {128, 8}, {200, 32}, {300, 8}}) {
+      test_rows::Random random{static_cast<uint64_t>(rows * 1000 + experts)};
+      std::vector<float> logits(static_cast<size_t>(rows * experts));
+      for (float& z : logits) z = static_cast<float>(random.next() % 64) * 0.125f;  // with ties
+      const size_t entries = static_cast<size_t>(rows * top_k);
+      const auto run = [&](const Device& d, bool together) {
+        const DeviceArray<float> logits_there(d, logits), weights(d, rows * top_k);
+        const DeviceArray<int32_t> ids(d, rows * top_k), token_of(d, std::vector<int32_t>(entries + 1, -7));
+        const DeviceArray<int64_t> offsets(d, std::vector<int64_t>(experts + 2, -7)),
+            row_of(d, std::vector<int64_t>(entries + 1, -7));
+        const Router router{.rows = rows,
+                            .experts = experts,
+                            .top_k = top_k,
+                            .logits = logits_there.data(),
+                            .ids = ids.data(),
+                            .weights = weights.data()};
+        const ExpertOrder order{.rows = rows,
+                                .top_k = top_k,
+                                .experts = experts,
+                                .ids = ids.data(),
+                                .offsets = offsets.data(),
+                                .row_of = row_of.data(),
+                                .token_of = token_of.data()};
+        if (together) {
+          route_in_order(d, router, order);
+        } else {
+          route_reference(router);
+          order_by_expert(d, order);
+        }
+        std::vector<int64_t> all;  // of weights the bits
+        for (const float w : weights.to_host(d)) all.push_back(numerics::float_bits(w));
+        const auto add = [&](const auto& values) { all.insert(all.end(), values.begin(), values.end()); };
+        add(ids.to_host(d));
+        add(offsets.to_host(d));
+        add(row_of.to_host(d));
+        add(token_of.to_host(d));
+        return all;
+      };
+      EXPECT_EQ(run(device, true), run(cpu, false)) << device.describe() << ", " << rows << " rows, " << experts << " experts";
+    }
+}
+
+TEST(ExpertOrder, TheRoutersChoiceIsOrdered) { expect_routed_in_order(Device(DeviceOptions{})); }
+
 TEST(ExpertOrder, RowsLieByExpertThenToken) { expect_sorted(Device(DeviceOptions{})); }
 
 class ExpertOrderCuda : public CudaTest {};
+
+TEST_F(ExpertOrderCuda, TheRoutersChoiceIsOrdered) { expect_routed_in_order(device()); }
 
 TEST_F(ExpertOrderCuda, RowsLieByExpertThenToken) { expect_sorted(device()); }
 

@@ -1,8 +1,9 @@
 // Speed of the expert layer on a GPU, shapes of Qwen3-30B-A3B: 128 experts of [2 x 768][2048] and [2048][768], 8 for each token.
 //
-//   kernels_moe_cuda_bench [--profile tc|portable] [--tokens 1,4,16,64,256,8192]
+//   kernels_moe_cuda_bench [--profile tc|portable] [--tokens 1,4,16,64,256,8192] [--linears 1]
 //
-// Median time inside a graph of each step: router, order by expert, rows to experts, expert MLP, combine. The MLP against reading
+// Median time inside a graph of each step: router, order by expert, rows to experts (which the MLP does itself; for comparison),
+// expert MLP, combine. With --linears both linears of the MLP by themselves. The MLP against reading
 // the weights of the experts that have rows (plain read kernel of the same run), and for many tokens against dense cuBLASLt GEMMs
 // of as many operations. Experts are drawn evenly.
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include "kernels/ceilings/cuda/blas_product.h"
 #include "kernels/ceilings/cuda/ceilings.h"
 #include "kernels/ceilings/cuda/stopwatch.h"
+#include "kernels/linear/cuda/tensor_core_grouped.h"
 #include "kernels/moe/expert_mlp.h"
 #include "kernels/moe/expert_order.h"
 #include "kernels/moe/router.h"
@@ -26,10 +28,11 @@ namespace invar {
 namespace {
 
 constexpr int64_t kHidden = 2048, kWidth = 768, kExperts = 128, kTopK = 8;
+constexpr int64_t kManyTokens = 1024;
 
 class Bench {
  public:
-  explicit Bench(Profile profile) : device_(open(profile)), watch_(*device_) {
+  Bench(Profile profile, bool linears) : linears_(linears), device_(open(profile)), watch_(*device_) {
     for (int64_t e = 0; e < kExperts; ++e) {
       experts_.push_back({GatedWeights(*device_, kWidth, kHidden), PackedWeights(*device_, kHidden, kWidth)});
       for (const PackedWeights* w :
@@ -69,7 +72,8 @@ class Bench {
                   .rows = rows,
                   .experts = pointers_,
                   .table = &table_,
-                  .x = moved.data(),
+                  .x = x.data(),
+                  .index = token_of.data(),
                   .hidden = kHidden,
                   .segments = segments,
                   .nodes = maximal_subtrees(segments, 0, numerics::kSegments),
@@ -125,17 +129,52 @@ class Bench {
         "combine %.1f",
         static_cast<long>(tokens), routing, ordering, gathering, computing, touched.size(), bytes / computing * 1e-3,
         bytes / computing * 1e-3 / read_rate_, flops / computing * 1e-6, combining);
-    if (tokens >= 1024) {
-      const DeviceArray<Bf16> both(d, rows * 2 * kWidth);
-      const double dense = dense_time(rows, 2 * kWidth, kHidden, moved.data(), both.data()) +
-                           dense_time(rows, kHidden, kWidth, both.data(), moved.data());
-      std::printf("; dense cuBLASLt %.1f us, ratio %.2f", dense, dense / computing);
+    if (tokens >= kManyTokens) {
+      const double wide = dense_time(rows, 2 * kWidth, kHidden), deep = dense_time(rows, kHidden, kWidth);
+      std::printf("; dense cuBLASLt %.1f us + %.1f, ratio %.3f", wide, deep, (wide + deep) / computing);
+      if (linears_) measure_linears(mlp, moved.data());
     }
     std::printf("\n");
     std::fflush(stdout);
   }
 
  private:
+  // Both linears of the MLP, against a dense matrix timed right behind.
+  void measure_linears(const ExpertMlp& mlp, const Bf16* moved) {
+    using cuda::tc::GroupedLinear;
+    const Device& d = *device_;
+    const int64_t rows = mlp.rows;
+    const DeviceArray<Bf16> gated(d, rows * kWidth);
+    ceilings::fill_values(d, gated.data(), gated.size(), 8, 1.0f);
+    GroupedLinear up{.groups = kExperts,
+                     .weights = table_.gate_up(),
+                     .offsets = mlp.offsets_on_device,
+                     .rows = rows,
+                     .outputs = 2 * kWidth,
+                     .inputs = kHidden,
+                     .x_stride = kHidden};
+    GroupedLinear down = up;
+    down.weights = table_.down();
+    down.outputs = kHidden;
+    down.inputs = down.x_stride = kWidth;
+    down.x = gated.data();
+    const auto print = [&](const char* what, double us, const GroupedLinear& linear) {
+      const double flops = 2.0 * static_cast<double>(rows * linear.outputs * linear.inputs);
+      const double dense = dense_time(rows, linear.outputs, linear.inputs);
+      std::printf("\n  %-16s %7.1f us, %4.0f TFLOP/s, dense %7.1f, ratio %.3f", what, us, flops / us * 1e-6, dense, dense / us);
+    };
+    for (const bool index : {true, false}) {
+      up.x = index ? mlp.x : moved;
+      up.index = index ? mlp.index : nullptr;
+      print(index ? "gate_up, indexed" : "gate_up",
+            graph_time([&] { cuda::tc::grouped_gated(d, up, kWidth, gated.data(), kWidth); }), up);
+    }
+    print("down", graph_time([&] {
+            cuda::tc::grouped_row(d, down, mlp.segments, 0, numerics::kSegments, mlp.nodes, mlp.partials, 0, mlp.y);
+          }),
+          down);
+  }
+
   static std::unique_ptr<Device> open(Profile profile) {
     auto device = Device::open({.profile = profile, .backend = Backend::kCuda});
     if (!device.ok()) throw DeviceFailure(std::string(device.status().message()));
@@ -146,15 +185,19 @@ class Bench {
     return watch_.in_graph([&](int) { call(); }, 5);
   }
   // cuBLASLt's first choice, bf16.
-  double dense_time(int64_t rows, int64_t outputs, int64_t k, const Bf16* x, Bf16* y) {
-    const DeviceArray<Bf16> w(*device_, outputs * k);
+  double dense_time(int64_t rows, int64_t outputs, int64_t k) {
+    const DeviceArray<Bf16> w(*device_, outputs * k), x_there(*device_, rows * k), y_there(*device_, rows * outputs);
     ceilings::fill_values(*device_, w.data(), w.size(), 3, 0.05f);
+    ceilings::fill_values(*device_, x_there.data(), x_there.size(), 8, 1.0f);
+    const Bf16* x = x_there.data();
+    Bf16* y = y_there.data();
     const ceilings::BlasProduct product(*device_, {.rows = rows, .outputs = outputs, .inputs = k}, 1);
     return graph_time([&] {
       if (!product.run(0, w.data(), x, y)) throw DeviceFailure("cuBLASLt's first choice does not run");
     });
   }
 
+  const bool linears_;
   const std::unique_ptr<Device> device_;
   const ceilings::Stopwatch watch_;
   std::vector<ExpertWeights> experts_;
@@ -168,10 +211,13 @@ class Bench {
 
 int main(int argc, char** argv) {
   invar::Profile profile = invar::Profile::kTc;
+  bool linears = false;
   std::vector<int64_t> tokens = {1, 4, 16, 64, 256, 8192};
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string flag = argv[i];
-    if (flag == "--profile") {
+    if (flag == "--linears") {
+      linears = std::string(argv[i + 1]) == "1";
+    } else if (flag == "--profile") {
       profile = std::string(argv[i + 1]) == "portable" ? invar::Profile::kPortable : invar::Profile::kTc;
     } else if (flag == "--tokens") {
       tokens.clear();
@@ -181,7 +227,7 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
-  invar::Bench bench(profile);
+  invar::Bench bench(profile, linears);
   for (const int64_t n : tokens) bench.measure(n);
   return 0;
 }

@@ -95,7 +95,8 @@ void Api::handle_checked(std::shared_ptr<Exchange> exchange) {
   }
   const Work work = route->second.work;
   if (route->second.prompt) return (this->*work)(exchange);
-  pool_->post([this, work, exchange = std::move(exchange)] { (this->*work)(exchange); });
+  const std::string& request_id = exchange->request().request_id;
+  pool_->post(request_id, [this, work, exchange] { (this->*work)(exchange); });
 }
 
 std::string Api::model_name() const { return options_.model_names.empty() ? "" : options_.model_names.front(); }
@@ -106,6 +107,7 @@ ModelFacts Api::facts_of(const Engine& engine) const {
   facts.tokenizer = engine.tokenizer().get();
   facts.max_model_len = engine.options().max_model_len;
   facts.render = options_.render_chat;
+  facts.tool_format = options_.tool_format;
   return facts;
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,7 @@ struct ApiOptions {
   Call::Limits limits;
   CorsOptions cors;
   RenderChat render_chat;  // null = no chat template
+  std::optional<tool_call::Format> tool_format;  // of tool_choice = "auto"; none = not enabled
   int threads = 2;         // of the work pool
 };
 

@@ -1,8 +1,11 @@
-// One HTTP request for tokens, from its submission to the last byte of its answer.
+// One HTTP request for tokens, from its submission to the last byte of its answer. The head of a stream is held back until there
+// is something to stream: what fails before has a status of its own, as a whole answer has.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "rpc/http/answer.h"
 #include "rpc/http/exchange.h"
@@ -31,6 +34,9 @@ class Call final : public BodySource, public std::enable_shared_from_this<Call> 
 
  private:
   void answer_whole();
+  void begin_stream();
+  bool events(const Generation::News& news, std::string& out);  // false: that were the last
+  void refuse(const absl::Status& why);
   void over(bool complete);
 
   const std::shared_ptr<Exchange> exchange_;
@@ -39,6 +45,8 @@ class Call final : public BodySource, public std::enable_shared_from_this<Call> 
   const std::unique_ptr<Answer> answer_;
   std::shared_ptr<void> held_;
   std::shared_ptr<Generation> generation_;
+  std::atomic<bool> streaming_{false};
+  std::optional<Generation::News> first_;  // of a stream, taken before its head was sent
 };
 
 }  // namespace invar::http

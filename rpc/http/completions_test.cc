@@ -142,6 +142,97 @@ TEST(HttpCompletions, EchoAndLogprobs) {
   EXPECT_EQ(alone["usage"]["completion_tokens"], 0);
 }
 
+TEST(HttpCompletions, EchoAndLogprobsInAStream) {
+  HttpService service{HttpArrangement()};
+  for (const int most : {5, 0}) {
+    Json body = completion({}, most);
+    body["prompt"] = Json::array({"once upon a time", "call me"});
+    body["n"] = 2;
+    body["temperature"] = 1;
+    body["seed"] = 4;
+    body["echo"] = true;
+    body["logprobs"] = 1;
+    const Json whole = service.post("/v1/completions", body).json();
+    std::vector<std::string> text(4);
+    std::vector<std::map<std::string, Json>> columns(4);
+    for (const Json& event : service.stream("/v1/completions", body)) {
+      const Json& choice = event["choices"][0];
+      const size_t index = choice["index"];
+      text[index] += choice["text"];
+      for (const auto& [name, list] : choice["logprobs"].items())
+        for (const Json& one : list) columns[index][name].push_back(one);
+    }
+    for (size_t i = 0; i < 4; ++i) {
+      EXPECT_EQ(text[i], whole["choices"][i]["text"]);
+      for (const char* name : {"tokens", "token_logprobs", "top_logprobs", "text_offset"})
+        EXPECT_EQ(columns[i][name], whole["choices"][i]["logprobs"][name]) << name << " of choice " << i;
+    }
+  }
+}
+
+TEST(HttpCompletions, TruncatedPromptsAreTheirEnds) {
+  HttpService service{HttpArrangement()};
+  Json body = completion(kPrompt, 6);
+  body["truncate_prompt_tokens"] = 3;
+  EXPECT_EQ(ids_of(service.post("/v1/completions", body).json()["choices"][0]["token_ids"]), service.rpc.wanted({9, 2, 6}, 6));
+  body["truncate_prompt_tokens"] = 100;
+  EXPECT_EQ(ids_of(service.post("/v1/completions", body).json()["choices"][0]["token_ids"]), service.rpc.wanted(kPrompt, 6));
+  const auto& tokenizer = *service.rpc.engine->tokenizer();
+  const auto ids = *tokenizer.encode("once upon a time", true);
+  body["prompt"] = "once upon a time";
+  body["truncate_prompt_tokens"] = 2;
+  body["echo"] = true;
+  const Json choice = service.post("/v1/completions", body).json()["choices"][0];
+  EXPECT_EQ(ids_of(choice["token_ids"]), service.rpc.wanted({ids.end() - 2, ids.end()}, 6));
+  EXPECT_EQ(choice["text"].get<std::string>().rfind(tokenizer.decode({ids.data() + ids.size() - 2, 2}, false), 0), 0u) << choice["text"];
+  // A prompt beyond the context is cut to what leaves room for an answer.
+  const int64_t longest = service.rpc.engine->options().max_model_len;
+  body = completion(std::vector<int32_t>(static_cast<size_t>(longest) + 50, 7), 6);
+  EXPECT_EQ(service.post("/v1/completions", body).status, 400);
+  body["truncate_prompt_tokens"] = -1;
+  EXPECT_EQ(service.post("/v1/completions", body).json()["usage"]["prompt_tokens"], longest - 1);
+}
+
+TEST(HttpCompletions, StopStringsAndIdsAsTheyAreAskedFor) {
+  HttpService service{HttpArrangement()};
+  const auto& tokenizer = *service.rpc.engine->tokenizer();
+  const std::vector<int32_t> all = service.rpc.wanted(kPrompt, 10);
+  Json body = completion(kPrompt, 10);
+  const std::string piece = tokenizer.decode({&all[2], 1}, true);
+  body["stop"] = {"never said", piece};
+  body["include_stop_str_in_output"] = true;
+  const Json choice = service.post("/v1/completions", body).json()["choices"][0];
+  EXPECT_EQ(choice["stop_reason"], piece);
+  EXPECT_EQ(choice["text"], tokenizer.decode({all.data(), 3}, true));
+  body = completion(kPrompt, 3);
+  body["logprobs"] = 0;
+  body["return_tokens_as_token_ids"] = true;
+  const Json tokens = service.post("/v1/completions", body).json()["choices"][0]["logprobs"]["tokens"];
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(tokens[i], absl::StrCat("token_id:", all[i]));
+}
+
+TEST(HttpCompletions, GrammarsUnderAllTheirNames) {
+  HttpService service{HttpArrangement()};
+  const std::string grammar = "root ::= s\ns ::= \"(\" s \")\" | [a-c]{2}";
+  const auto is_right = [](std::string text) {
+    while (text.size() > 2 && text.front() == '(' && text.back() == ')') text = text.substr(1, text.size() - 2);
+    return text.size() == 2 && text.find_first_not_of("abc") == std::string::npos;
+  };
+  Json body = completion(kPrompt, 60);
+  body["temperature"] = 1;
+  body["seed"] = 8;
+  EXPECT_FALSE(is_right(service.post("/v1/completions", body).json()["choices"][0]["text"]));
+  for (const auto& [name, value] : {std::pair<const char*, Json>{"guided_grammar", grammar}, {"structured_outputs", {{"grammar", grammar}}}}) {
+    Json bound = body;
+    bound[name] = value;
+    const Json choice = service.post("/v1/completions", bound).json()["choices"][0];
+    EXPECT_TRUE(choice["finish_reason"] == "stop" && is_right(choice["text"])) << choice;
+  }
+  const Json native =
+      service.post("/generate", {{"input_ids", kPrompt}, {"sampling_params", {{"max_new_tokens", 60}, {"sampling_seed", 8}, {"ebnf", grammar}}}}).json();
+  EXPECT_TRUE(is_right(native["text"])) << native;
+}
+
 TEST(HttpCompletions, AStreamSaysWhatAWholeAnswerSays) {
   HttpService service{HttpArrangement()};
   Json body = completion({}, 40);
@@ -223,7 +314,8 @@ TEST(HttpCompletions, ARequiredModelDigestMustBeServed) {
   EXPECT_EQ(refused.json()["error"]["code"], "model_digest_mismatch");
   EXPECT_EQ(refused.json()["error"]["param"], "invar.require_model_digest");
   EXPECT_EQ(service.post("/v1/completions", completion(kPrompt, 5), "X-Invar-Require-Model-Digest: D2\r\n").status, 412);
-  EXPECT_THAT(service.get("/metrics").body, HasSubstr("invar_model_digest_mismatches_total{model_name=\"fake\"} 2\n"));
+  EXPECT_THAT(service.get("/metrics").body,
+              HasSubstr("invar_digest_mismatches_total{model_name=\"fake\",kind=\"required_model\"} 2\n"));
 }
 
 TEST(HttpErrors, NameTheFieldAndLiveOn) {
@@ -282,7 +374,14 @@ TEST(HttpErrors, NameTheFieldAndLiveOn) {
       {kText, {{"response_format", schema_missing}}, "response_format.json_schema.schema"},
       {kText, {{"guided_choice", Json::array()}}, "guided_choice"},
       {kText, {{"invar", {{"receipts", true}}}}, "invar.receipts"},
-      {kText, {{"echo", true}, {"logprobs", 1}, {"stream", true}}, "echo"},
+      {kText, {{"prompt_logprobs", 1}, {"stream", true}}, "prompt_logprobs"},
+      {kText, {{"truncate_prompt_tokens", 0}}, "truncate_prompt_tokens"},
+      {kText, {{"truncate_prompt_tokens", 1 << 30}}, "truncate_prompt_tokens"},
+      {kText, {{"response_format", {{"type", "structural_tag"}}}}, "response_format.type"},
+      {kText, {{"structured_outputs", {{"structural_tag", "{}"}}}}, "structured_outputs.structural_tag"},
+      {kText, {{"guided_grammar", "root ::= ("}}, "guided_grammar"},
+      {kText, {{"guided_grammar", "root ::= \"a\""}, {"guided_regex", "a"}}, "guided_regex"},
+      {kText, {{"structured_outputs", {{"grammar", "start: \"a\""}}}}, "structured_outputs.grammar"},
       {kChat, {{"messages", nullptr}}, "messages"},
       {kChat, {{"messages", Json::array()}}, "messages"},
       {kChat, {{"messages", Json::array({5})}}, "messages[0]"},
@@ -293,7 +392,6 @@ TEST(HttpErrors, NameTheFieldAndLiveOn) {
        "messages[0].content[0].type"},
       {kChat, {{"messages", Json::array({{{"role", "nobody"}, {"content", "x"}}})}}, "messages"},
       {kChat, {{"tool_choice", "required"}}, "tool_choice"},
-      {kChat, {{"tool_choice", {{"type", "function"}}}}, "tool_choice"},
       {kChat, {{"tools", "hammer"}}, "tools"},
       {kChat, {{"top_logprobs", 3}}, "top_logprobs"},
       {kChat, {{"max_completion_tokens", 0}}, "max_completion_tokens"},
@@ -377,18 +475,79 @@ TEST(HttpErrors, AFullQueueIs429AndALostRankEndsTheStreamWithItsReason) {
   EXPECT_EQ(second.read().status, 200);
 
   HttpArrangement loses;
-  loses.rpc.fake.lose_at_step = 5;
+  loses.rpc.fake.lose_at_step = loses.rpc.fake.hang_at_step = 5;
   HttpService lost(loses);
   Json body = completion(kPrompt, 100);
   body["stream"] = true;
-  const Reply stream = lost.post("/v1/completions", body);
-  EXPECT_EQ(stream.status, 200);
-  const std::vector<std::string> events = events_of(stream.body);
+  HttpClient stream(lost.address());
+  stream.send(request_text("POST", "/v1/completions", body.dump()));
+  ASSERT_EQ(stream.head().status, 200);
+  std::string text, piece;
+  ASSERT_TRUE(stream.chunk(text));  // a token has left: what fails now can only be an event
+  lost.rpc.fakes[0]->release();
+  while (stream.chunk(piece)) text += piece;
+  EXPECT_TRUE(stream.last_chunk_seen);
+  const std::vector<std::string> events = events_of(text);
   ASSERT_GE(events.size(), 2u);
   EXPECT_EQ(events.back(), "[DONE]");
   EXPECT_THAT(events[events.size() - 2], HasSubstr("rank 1 on host b is gone"));
   const Reply after = lost.post("/v1/completions", completion(kPrompt, 4));
   EXPECT_EQ(after.status, 503) << after.body;
+}
+
+TEST(HttpErrors, AStreamThatFailsBeforeItsFirstTokenHasAStatus) {
+  const Json messages = Json::array({{{"role", "user"}, {"content", "x"}}});
+  const std::vector<std::pair<const char*, Json>> asks = {
+      {"/v1/completions", {{"prompt", kPrompt}, {"max_tokens", 20}, {"stream", true}}},
+      {"/v1/completions", {{"prompt", {"a", "b"}}, {"max_tokens", 20}, {"stream", true}}},
+      {"/v1/chat/completions", {{"messages", messages}, {"max_tokens", 20}, {"stream", true}}},
+      {"/generate", {{"input_ids", kPrompt}, {"sampling_params", {{"max_new_tokens", 20}}}, {"stream", true}}}};
+  for (const auto& [path, body] : asks) {
+    HttpArrangement loses;
+    loses.rpc.fake.lose_at_step = 1;
+    HttpService lost(loses);
+    const Reply reply = lost.post(path, body);
+    EXPECT_EQ(reply.status, 503) << path << reply.body;
+    EXPECT_THAT(reply.headers.at("content-type"), HasSubstr("application/json"));
+    EXPECT_THAT(reply.json()["error"]["message"].get<std::string>(), HasSubstr("rank 1 on host b is gone"));
+    EXPECT_EQ(reply.json()["error"]["type"], "service_unavailable_error");
+    EXPECT_TRUE(soon([&] { return lost.rpc.server->state()->open_streams() == 0; }));
+  }
+  // Logits that are not finite in the first step: as a whole answer says it.
+  HttpArrangement nan;
+  nan.rpc.fake.model.nan_token = kPrompt.back();
+  HttpService sick(nan);
+  for (const bool stream : {false, true}) {
+    Json body = completion(kPrompt, 20);
+    body["stream"] = stream;
+    const Reply reply = sick.post("/v1/completions", body);
+    EXPECT_EQ(reply.status, 500) << stream << reply.body;
+    EXPECT_THAT(reply.json()["error"]["message"].get<std::string>(), HasSubstr("NaN"));
+  }
+  // A connection that was told so goes on.
+  HttpClient client(sick.address());
+  for (int i = 0; i < 2; ++i) {
+    Json body = completion(i == 0 ? kPrompt : std::vector<int32_t>{1, 2}, 3);
+    body["stream"] = true;
+    client.send(request_text("POST", "/v1/completions", body.dump()));
+    EXPECT_EQ(client.read().status, i == 0 ? 500 : 200);
+  }
+}
+
+TEST(HttpErrors, AStreamHasNoHeadBeforeItHasAnEvent) {
+  HttpArrangement given;
+  given.rpc.fake.hang_at_step = 1;
+  HttpService service(given);
+  Json body = completion(kPrompt, 20);
+  body["stream"] = true;
+  HttpClient client(service.address());
+  client.send(request_text("POST", "/v1/completions", body.dump()));
+  ASSERT_TRUE(soon([&] { return service.stats().running == 1; }));
+  EXPECT_FALSE(client.fill(200));
+  service.rpc.engine->shutdown(0ms);  // ends what still runs
+  const Reply reply = client.read();
+  EXPECT_EQ(reply.status, 503) << reply.body;
+  EXPECT_THAT(reply.body, HasSubstr("the engine was stopped"));
 }
 
 TEST(HttpChat, RendersTokenisesOnceAndAnswers) {
@@ -420,7 +579,7 @@ TEST(HttpChat, RendersTokenisesOnceAndAnswers) {
   EXPECT_EQ(ids_of(answer_to({{"messages", messages}, {"chat_template_kwargs", {{"shout", true}}}})["prompt_token_ids"]),
             ids_for("<system>be brief\n<user>hello there\n!\n<assistant>"));
   const Json tools = Json::array({{{"type", "function"}, {"function", {{"name", "f"}}}}});
-  EXPECT_EQ(ids_of(answer_to({{"messages", parts}, {"tools", tools}, {"tool_choice", "auto"}})["prompt_token_ids"]),
+  EXPECT_EQ(ids_of(answer_to({{"messages", parts}, {"tools", tools}, {"tool_choice", "none"}})["prompt_token_ids"]),
             ids_for("<user>a\nb\ntools " + tools.dump() + "\n<assistant>"));
   const Json begun = Json::array({{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "it is "}}});
   EXPECT_EQ(ids_of(answer_to(

@@ -320,7 +320,7 @@ void Connection::answered() {
 void Connection::linger() {
   state_ = State::kLingering;
   boost::system::error_code ignored;
-  channel_->socket().shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  channel_->socket().shutdown(Socket::shutdown_send, ignored);
   buffer_.consume(buffer_.size());
   set_deadline(read_deadline_, kLinger);
   read();

@@ -95,6 +95,9 @@ std::string show(const Json& value) {
 
 absl::StatusOr<Json> parse_body(const std::string& text) {
   if (text.empty()) return absl::InvalidArgumentError("the body is empty, a JSON object is wanted");
+  // The parser takes a zero byte for the end and would not look at what follows.
+  if (const size_t at = text.find('\0'); at != std::string::npos)
+    return absl::InvalidArgumentError(absl::StrCat("the body has a zero byte at offset ", at));
   Builder builder;
   if (!Json::sax_parse(text, &builder)) return absl::InvalidArgumentError(builder.error);
   if (!builder.root.is_object())

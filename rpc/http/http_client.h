@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,13 +35,21 @@ class HttpClient {
  public:
   explicit HttpClient(const std::string& address, SSL_CTX* tls = nullptr, int receive_buffer = 0) {
     const size_t colon = address.rfind(':');
-    sockaddr_in to{};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(colon + 1))));
-    inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr);
-    fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in tcp{};
+    sockaddr_un local{};
+    const bool on_tcp = address.substr(0, 5) != "unix:";
+    if (on_tcp) {
+      tcp.sin_family = AF_INET;
+      tcp.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(colon + 1))));
+      inet_pton(AF_INET, address.substr(0, colon).c_str(), &tcp.sin_addr);
+    } else {
+      local.sun_family = AF_UNIX;
+      address.copy(local.sun_path, sizeof local.sun_path - 1, 5);
+    }
+    fd_ = socket(on_tcp ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (receive_buffer > 0) setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
-    connected_ = connect(fd_, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0;
+    connected_ = connect(fd_, on_tcp ? reinterpret_cast<sockaddr*>(&tcp) : reinterpret_cast<sockaddr*>(&local),
+                         on_tcp ? sizeof tcp : sizeof local) == 0;
     if (tls != nullptr && connected_) {
       ssl_ = SSL_new(tls);
       SSL_set_fd(ssl_, fd_);

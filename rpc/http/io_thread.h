@@ -1,6 +1,8 @@
 // A thread that runs connections. A connection lives on one of them, so nothing of it needs a lock.
 #pragma once
 
+#include <pthread.h>
+
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
@@ -16,7 +18,10 @@ class Connection;
 
 class IoThread {
  public:
-  IoThread() : work_(context.get_executor()), thread_([this] { context.run(); }) {}
+  IoThread() : work_(context.get_executor()), thread_([this] {
+        pthread_setname_np(pthread_self(), "invar-http-io");
+        context.run();
+      }) {}
   ~IoThread() { stop(); }
   void stop() {
     context.stop();

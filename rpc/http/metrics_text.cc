@@ -36,8 +36,8 @@ class Text {
   void sample(const char* name, const std::string& label, double value) {
     absl::StrAppendFormat(&out, "%s{%s%s%s} %.17g\n", name, model_, label.empty() ? "" : ",", label, value);
   }
-  void histogram(const char* name, const char* help, const rpc::Histogram& histogram) {
-    const rpc::Histogram::Snapshot h = histogram.snapshot();
+  void histogram(const char* name, const char* help, const Histogram& histogram) {
+    const Histogram::Snapshot h = histogram.snapshot();
     head("histogram", name, help);
     for (size_t i = 0; i < h.cumulative.size(); ++i) {
       const std::string bound = i < h.upper_bounds.size() ? absl::StrFormat("%g", h.upper_bounds[i]) : "+Inf";
@@ -56,6 +56,43 @@ class Text {
   }
   const std::string model_;
 };
+
+// Of whom a stalled step waits: the rank that does not wait, or the one with fewer collectives than the others of its group.
+void add_ranks(const Engine& engine, Text& text) {
+  const std::vector<RankStats> ranks = engine.ranks();
+  if (ranks.empty()) return;
+  const auto label = [](const RankStats& r) {
+    return absl::StrCat("replica=\"", r.replica, "\",rank=\"", r.progress.rank, "\"");
+  };
+  const auto each = [&](const char* type, const char* name, const char* help, const auto& value) {
+    text.head(type, name, help);
+    for (const RankStats& r : ranks) text.sample(name, label(r), static_cast<double>(value(r)));
+  };
+  text.head("gauge", "invar_rank_info", "Where a rank is, in its labels.");
+  for (const RankStats& r : ranks)
+    text.sample("invar_rank_info", absl::StrCat(label(r), ",host=\"", escaped(r.progress.host), "\""), 1);
+  each("counter", "invar_rank_steps_total", "Steps the rank is through with.",
+       [](const RankStats& r) { return r.progress.steps_finished; });
+  each("counter", "invar_rank_steps_begun_total", "Steps the rank has begun.",
+       [](const RankStats& r) { return r.progress.steps_begun; });
+  each("gauge", "invar_rank_step_age_seconds", "Since the rank's last step ended, while there are plans; 0 = idle.",
+       [](const RankStats& r) { return r.step_age; });
+  each("gauge", "invar_rank_progress_age_seconds",
+       "Since the rank moved, by a step or a collective, while there are plans; 0 = idle.",
+       [](const RankStats& r) { return r.progress_age; });
+  each("gauge", "invar_rank_heard_age_seconds", "Since the rank's process was heard of, about once a second; 0 = this process.",
+       [](const RankStats& r) { return r.heard_age; });
+  each("counter", "invar_rank_collectives_begun_total", "Exchanges with other ranks begun.",
+       [](const RankStats& r) { return r.progress.collectives_begun; });
+  each("counter", "invar_rank_collectives_finished_total", "Exchanges with other ranks finished.",
+       [](const RankStats& r) { return r.progress.collectives_finished; });
+  each("gauge", "invar_rank_waiting", "1 = the rank waits for a peer.", [](const RankStats& r) { return r.progress.waiting; });
+  text.head("gauge", "invar_rank_collective_number",
+            "Number, in its group, of the exchange that the rank is in or was in last, by phase.");
+  for (const RankStats& r : ranks)
+    text.sample("invar_rank_collective_number", absl::StrCat(label(r), ",phase=\"", escaped(r.progress.phase), "\""),
+                static_cast<double>(r.progress.collective));
+}
 
 void add_engine(const Engine& engine, Text& text) {
   const EngineStats s = engine.stats();
@@ -83,8 +120,15 @@ void add_engine(const Engine& engine, Text& text) {
   text.gauge("invar_engine_turn_age_seconds", "Since the engine's thread last went round.", s.seconds_since_turn);
   text.counter("invar_verified_tokens_total", "Tokens checked for verification (forced_token_ids).",
                static_cast<double>(s.verified_tokens));
-  text.counter("invar_digest_mismatches_total", "Of those, tokens that are not what this server draws.",
-               static_cast<double>(s.verification_mismatches));
+  text.head("counter", "invar_engine_busy_seconds_total",
+            "What the engine's thread was busy with; it sleeps the rest of the time.");
+  for (const auto& [part, seconds] : {std::pair{"requests", s.busy.requests},
+                                      {"plans", s.busy.plans},
+                                      {"results", s.busy.results},
+                                      {"answers", s.busy.answers},
+                                      {"statistics", s.busy.statistics}})
+    text.sample("invar_engine_busy_seconds_total", absl::StrCat("part=\"", part, "\""), seconds);
+  text.histogram("invar_request_queue_time_seconds", "From submission to the first place in a step.", engine.queue_seconds());
   const auto each_replica = [&](const char* type, const char* name, const char* help, const auto& value) {
     text.head(type, name, help);
     for (size_t i = 0; i < s.per_replica.size(); ++i)
@@ -97,6 +141,7 @@ void add_engine(const Engine& engine, Text& text) {
                [](const Replica& r) { return r.plans_in_flight; });
   each_replica("gauge", "invar_replica_step_age_seconds", "Since its ranks work on the oldest plan; 0 = idle.",
                [](const Replica& r) { return r.step_age_seconds; });
+  add_ranks(engine, text);
   text.gauge("invar_replicas", "Replicas there should be.", s.replicas);
   text.gauge("invar_replicas_alive", "Replicas that were not lost.", s.replicas_alive);
   text.gauge("invar_replicas_stepping", "Replicas alive and with no overdue step.", s.replicas_stepping);
@@ -111,13 +156,28 @@ void add_requests(const rpc::RequestMetrics& metrics, Text& text) {
   for (const auto& [name, reason] : reasons)
     text.sample("invar_request_success_total", absl::StrCat("finished_reason=\"", name, "\""),
                 static_cast<double>(metrics.finished[reason]));
-  text.counter("invar_model_digest_mismatches_total", "Requests that required another model digest and were refused.",
-               static_cast<double>(metrics.digest_mismatches));
   text.histogram("invar_time_to_first_token_seconds", "From submission to the first token.", metrics.time_to_first_token);
   text.histogram("invar_time_per_output_token_seconds", "Between two tokens of an answer.", metrics.inter_token);
   text.histogram("invar_e2e_request_latency_seconds", "From submission to the last token.", metrics.end_to_end);
   text.histogram("invar_request_prompt_tokens", "Tokens of a prompt.", metrics.prompt_tokens);
   text.histogram("invar_request_generation_tokens", "Tokens of an answer.", metrics.generation_tokens);
+}
+
+// Ranks and replicas compute no draw twice, so they cannot disagree about one; what they would compute with is compared before
+// they are let in.
+void add_mismatches(const rpc::ServingState& state, Text& text) {
+  const rpc::RequestMetrics& metrics = *state.metrics();
+  const std::shared_ptr<Engine> engine = state.loaded_engine();
+  const EngineStats stats = engine != nullptr ? engine->stats() : EngineStats();
+  text.head("counter", "invar_digest_mismatches_total",
+            "By kind: tokens given for verification that this server would not have drawn; requests that required another model "
+            "digest; workers refused for their model digest, numerics id or build.");
+  for (const auto& [kind, count] : {std::pair{"verification", stats.verification_mismatches},
+                                    {"required_model", stats.model_digest_refusals},
+                                    {"rank_build", metrics.rank_mismatches[1].load()},
+                                    {"rank_numerics_id", metrics.rank_mismatches[2].load()},
+                                    {"rank_model", metrics.rank_mismatches[3].load()}})
+    text.sample("invar_digest_mismatches_total", absl::StrCat("kind=\"", kind, "\""), static_cast<double>(count));
 }
 
 void add_process(Text& text) {
@@ -146,6 +206,7 @@ std::string metrics_text(const rpc::ServingState& state, const std::string& mode
   text.gauge("invar_serving", "1 = new requests are taken.", state.state() == v1::SERVER_STATE_SERVING ? 1 : 0);
   text.gauge("invar_open_streams", "Requests whose answer has not reached its client, HTTP and gRPC.",
              static_cast<double>(state.open_streams()));
+  add_mismatches(state, text);
   add_requests(*state.metrics(), text);
   add_process(text);
   return text.out;

@@ -1,8 +1,11 @@
 // Answers of /v1/completions and /v1/chat/completions.
 #include <algorithm>
+#include <map>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "rpc/http/answer.h"
+#include "rpc/http/tool_calls.h"
 
 namespace invar::http {
 namespace {
@@ -47,12 +50,13 @@ class OpenAiAnswer : public Answer {
 
   void events(uint32_t prompt, const v1::GenerateResponse& news, std::string& out) override {
     note_usage(news);
+    note_prompt(prompt, news);
     for (const v1::ChoiceDelta& delta : news.choices()) {
       const uint32_t index = index_of(prompt, delta);
       if (!std::exchange(choices_[index].begun, true)) begin_choice(prompt, index, out);
       Choice& choice = note(prompt, delta);
       std::string chunk = chunk_head_;
-      add_choice(prompt, index, delta, choice, chunk);
+      if (!add_choice(prompt, index, delta, choice, chunk) && !ask_.continuous_usage) continue;
       chunk += ']';
       if (ask_.continuous_usage) absl::StrAppend(&chunk, ",\"usage\":", dumped(usage_so_far(prompt, choice)));
       // The proof comes with the last chunk. A chunk without choices of its own would break clients that read choices[0].
@@ -72,12 +76,13 @@ class OpenAiAnswer : public Answer {
  protected:
   virtual Json whole_choice(uint32_t prompt, const v1::ChoiceDelta& delta, const v1::GenerateResponse& response) = 0;
   virtual void add_to_whole(const std::vector<v1::GenerateResponse>&, Json&) {}
+  virtual void note_prompt(uint32_t, const v1::GenerateResponse&) {}
   virtual void begin_choice(uint32_t, uint32_t, std::string&) {}
-  // Appends the choice's object.
-  virtual void add_choice(uint32_t prompt, uint32_t index, const v1::ChoiceDelta& delta, Choice& choice, std::string& chunk) = 0;
+  // Appends the choice's object. False: it says nothing, and need not be sent.
+  virtual bool add_choice(uint32_t prompt, uint32_t index, const v1::ChoiceDelta& delta, Choice& choice, std::string& chunk) = 0;
 
-  void add_end(uint32_t prompt, const v1::ChoiceDelta& delta, std::string& chunk) const {
-    const char* finish = finish_name(delta.finish_reason());
+  void add_end(uint32_t prompt, const v1::ChoiceDelta& delta, std::string& chunk, bool calls = false) const {
+    const char* finish = finish_of(delta, calls);
     if (finish == nullptr) {
       chunk += ",\"finish_reason\":null";
     } else {
@@ -86,11 +91,15 @@ class OpenAiAnswer : public Answer {
     if (ask_.return_token_ids) absl::StrAppend(&chunk, ",\"token_ids\":", dumped(token_ids(delta)));
     chunk += '}';
   }
-  void add_end(uint32_t prompt, const v1::ChoiceDelta& delta, Json& choice) const {
-    const char* finish = finish_name(delta.finish_reason());
+  void add_end(uint32_t prompt, const v1::ChoiceDelta& delta, Json& choice, bool calls = false) const {
+    const char* finish = finish_of(delta, calls);
     choice["finish_reason"] = finish != nullptr ? Json(finish) : Json(nullptr);
     choice["stop_reason"] = stop_reason(prompt, delta);
     if (ask_.return_token_ids) choice["token_ids"] = token_ids(delta);
+  }
+  // An answer that ended by itself and holds calls that the model chose (or had to choose among) ends with them.
+  static const char* finish_of(const v1::ChoiceDelta& delta, bool calls) {
+    return calls && delta.finish_reason() == v1::FINISH_REASON_STOP ? "tool_calls" : finish_name(delta.finish_reason());
   }
   static Json token_ids(const v1::ChoiceDelta& delta) {
     return std::vector<int32_t>(delta.token_ids().begin(), delta.token_ids().end());
@@ -194,20 +203,35 @@ class CompletionAnswer final : public OpenAiAnswer {
     return choice;
   }
 
-  void add_choice(uint32_t prompt, uint32_t index, const v1::ChoiceDelta& delta, Choice& choice, std::string& chunk) override {
+  bool add_choice(uint32_t prompt, uint32_t index, const v1::ChoiceDelta& delta, Choice& choice, std::string& chunk) override {
     const bool first = choice.tokens == delta.token_ids_size();
     const std::string text =
         absl::StrCat(ask_.echo && first ? ask_.prompt_texts[prompt] : "", ask_.no_answer ? "" : delta.text());
     absl::StrAppend(&chunk, "{\"index\":", index, ",\"text\":", dumped(text), ",\"logprobs\":");
     if (ask_.logprobs) {
       Columns columns;
-      for (const v1::TokenLogprobs& token : delta.logprobs()) add_token(token, choice, columns);
+      if (ask_.echo && first) {
+        add_first_token(prompt, choice, columns);
+        for (const v1::TokenLogprobs& token : prompt_logprobs_[prompt]) add_token(token, choice, columns);
+      }
+      if (!ask_.no_answer)
+        for (const v1::TokenLogprobs& token : delta.logprobs()) add_token(token, choice, columns);
       chunk += dumped(shown(std::move(columns)));
     } else {
       chunk += "null";
     }
     add_end(prompt, delta, chunk);
+    return true;
   }
+
+  // They come with the first news of a prompt, and each of its choices shows them.
+  void note_prompt(uint32_t prompt, const v1::GenerateResponse& news) override {
+    if (ask_.echo && ask_.logprobs)
+      prompt_logprobs_[prompt].insert(prompt_logprobs_[prompt].end(), news.prompt_logprobs().begin(),
+                                      news.prompt_logprobs().end());
+  }
+
+  std::map<uint32_t, std::vector<v1::TokenLogprobs>> prompt_logprobs_;  // of streamed prompts
 };
 
 class ChatAnswer final : public OpenAiAnswer {
@@ -234,10 +258,22 @@ class ChatAnswer final : public OpenAiAnswer {
   }
 
   Json whole_choice(uint32_t prompt, const v1::ChoiceDelta& delta, const v1::GenerateResponse&) override {
-    Json choice{{"index", index_of(prompt, delta)},
-                {"message", {{"role", "assistant"}, {"content", delta.text()}, {"refusal", nullptr}}}};
+    Json message{{"role", "assistant"}, {"content", delta.text()}, {"refusal", nullptr}};
+    bool called = false;
+    if (ask_.tools.mode != ToolUse::Mode::kNone) {
+      ToolCalls calls(ask_, prompt, delta.index(), facts_.model_digest);
+      const ToolCalls::News news = calls.take(delta.text(), /*last=*/true);
+      called = calls.end_the_answer();
+      if (!news.calls.empty()) {
+        message["content"] = news.content.empty() ? Json(nullptr) : Json(news.content);
+        for (const ToolCalls::Call& call : news.calls)
+          message["tool_calls"].push_back(
+              {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+      }
+    }
+    Json choice{{"index", index_of(prompt, delta)}, {"message", std::move(message)}};
     choice["logprobs"] = logprobs(delta);
-    add_end(prompt, delta, choice);
+    add_end(prompt, delta, choice, called);
     return choice;
   }
   void add_to_whole(const std::vector<v1::GenerateResponse>& responses, Json& answer) override {
@@ -251,11 +287,36 @@ class ChatAnswer final : public OpenAiAnswer {
     if (ask_.continuous_usage) absl::StrAppend(&chunk, ",\"usage\":", dumped(usage_so_far(prompt, Choice())));
     add_event(out, chunk + "}");
   }
-  void add_choice(uint32_t prompt, uint32_t index, const v1::ChoiceDelta& delta, Choice&, std::string& chunk) override {
-    absl::StrAppend(&chunk, "{\"index\":", index, ",\"delta\":{\"content\":", dumped(delta.text()), "},\"logprobs\":");
+  bool add_choice(uint32_t prompt, uint32_t index, const v1::ChoiceDelta& delta, Choice& choice, std::string& chunk) override {
+    if (ask_.tools.mode == ToolUse::Mode::kNone) {
+      absl::StrAppend(&chunk, "{\"index\":", index, ",\"delta\":{\"content\":", dumped(delta.text()), "},\"logprobs\":");
+      chunk += ask_.logprobs ? dumped(logprobs(delta)) : "null";
+      add_end(prompt, delta, chunk);
+      return true;
+    }
+    const auto [found, added] = calls_.try_emplace(index);
+    if (added) found->second = std::make_unique<ToolCalls>(ask_, prompt, delta.index(), facts_.model_digest);
+    const ToolCalls::News news = found->second->take(delta.text(), choice.finished);
+    Json shown = Json::object();
+    if (!news.content.empty()) shown["content"] = news.content;
+    for (const ToolCalls::Call& call : news.calls) {
+      Json one{{"index", call.index}};
+      if (call.begins) {
+        one["id"] = call.id;
+        one["type"] = "function";
+        one["function"]["name"] = call.name;
+      }
+      one["function"]["arguments"] = call.arguments;
+      shown["tool_calls"].push_back(std::move(one));
+    }
+    const bool says = !shown.empty() || choice.finished || ask_.logprobs || ask_.return_token_ids;
+    absl::StrAppend(&chunk, "{\"index\":", index, ",\"delta\":", dumped(shown), ",\"logprobs\":");
     chunk += ask_.logprobs ? dumped(logprobs(delta)) : "null";
-    add_end(prompt, delta, chunk);
+    add_end(prompt, delta, chunk, found->second->end_the_answer());
+    return says;
   }
+
+  std::map<uint32_t, std::unique_ptr<ToolCalls>> calls_;  // of streamed choices
 };
 
 }  // namespace

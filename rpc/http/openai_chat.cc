@@ -74,12 +74,6 @@ absl::StatusOr<Json> read_messages(const Json& given) {
   return messages;
 }
 
-void check_tool_choice(Fields& fields) {
-  const Json* choice = fields.find("tool_choice");
-  if (choice == nullptr || *choice == "none" || *choice == "auto") return;
-  fields.fail("tool_choice", absl::StrCat(show(*choice), " is not supported; \"none\" or \"auto\""));
-}
-
 // The answer goes on where the last message ends: what the template wrote behind its text is cut off.
 absl::StatusOr<std::string> cut_after_last_message(std::string prompt, const Json& messages) {
   const Json& content = messages.back().contains("content") ? messages.back()["content"] : Json();
@@ -112,7 +106,7 @@ absl::StatusOr<std::string> render_chat(Fields& fields, const ModelFacts& model)
   for (const char* name : {"tools", "documents"})
     if (const Json* list = fields.list(name)) variables[name] = *list;
   if (const auto effort = fields.text("reasoning_effort")) variables["reasoning_effort"] = *effort;
-  fields.refuse("chat_template", "is not taken from requests; the server's is used");
+  fields.refuse("chat_template", "is not taken from requests (there is no --trust-request-chat-template); the server's is used");
   if (!fields.status().ok()) return fields.status();
   if (model.render == nullptr)
     return field_error("messages", "this model has no chat template; use /v1/completions, or serve with --chat-template");
@@ -128,7 +122,7 @@ absl::StatusOr<Ask> parse_chat(const Json& body, const ModelFacts& model) {
   v1::GenerateRequest base;
   Fields fields(body);
   if (absl::Status s = check_model_name(fields, model); !s.ok()) return s;
-  read_shared(fields, ask, base);
+  read_shared(fields, model, ask, base);
   v1::SamplingParams& sampling = *base.mutable_sampling_params();
   ask.logprobs = fields.boolean("logprobs").value_or(false);
   const auto top = fields.integer("top_logprobs", 0, INT32_MAX);
@@ -138,19 +132,19 @@ absl::StatusOr<Ask> parse_chat(const Json& body, const ModelFacts& model) {
   const auto new_name = fields.integer("max_completion_tokens", 1, INT32_MAX);
   // Without a limit an answer ends with the context, not after the 16 tokens of /v1/completions.
   sampling.set_max_tokens(static_cast<uint32_t>(new_name.value_or(old_name.value_or(std::max<int64_t>(1, model.max_model_len)))));
-  check_tool_choice(fields);
+  read_tools(fields, model, ask, sampling);
   fields.refuse("echo", "is not supported here");
   fields.refuse("functions", "are not supported; use tools");
   fields.refuse("function_call", "is not supported; use tool_choice");
   fields.refuse("audio", "is not supported");
   fields.refuse("prediction", "is not supported");
   fields.refuse("web_search_options", "are not supported");
-  fields.ignore({"modalities", "parallel_tool_calls", "include_reasoning", "mm_processor_kwargs", "verbosity"});
+  fields.ignore({"modalities", "include_reasoning", "mm_processor_kwargs", "verbosity"});
   const bool add_special_tokens = fields.boolean("add_special_tokens").value_or(false);
   if (!fields.status().ok()) return fields.status();
   absl::StatusOr<std::string> prompt = render_chat(fields, model);
   if (!prompt.ok()) return prompt.status();
-  absl::StatusOr<std::vector<int32_t>> ids = encode_prompt("messages", *prompt, add_special_tokens, model);
+  absl::StatusOr<std::vector<int32_t>> ids = encode_prompt("messages", *prompt, add_special_tokens, model, ask.keep_last);
   if (!ids.ok()) return ids.status();
   base.mutable_prompt_token_ids()->mutable_ids()->Add(ids->begin(), ids->end());
   ask.requests.push_back(std::move(base));

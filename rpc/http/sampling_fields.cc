@@ -1,4 +1,5 @@
 // The fields that /v1/completions and /v1/chat/completions share: OpenAI's and vLLM's names.
+#include <algorithm>
 #include <limits>
 
 #include "absl/strings/numbers.h"
@@ -55,12 +56,18 @@ absl::Status check_prompt_length(const std::string& field, size_t tokens, const 
       400, "context_length_exceeded", field);
 }
 
+void truncate_prompt(std::vector<int32_t>& ids, std::optional<int64_t> keep_last) {
+  const auto size = static_cast<int64_t>(ids.size());
+  if (keep_last && *keep_last < size) ids.erase(ids.begin(), ids.begin() + (size - *keep_last));
+}
+
 absl::StatusOr<std::vector<int32_t>> encode_prompt(const std::string& field, const std::string& text, bool add_special_tokens,
-                                                   const ModelFacts& model) {
+                                                   const ModelFacts& model, std::optional<int64_t> keep_last) {
   if (model.tokenizer == nullptr) return field_error(field, "text needs a tokenizer and this model has none; send token ids");
   absl::StatusOr<std::vector<int32_t>> ids = model.tokenizer->encode(text, add_special_tokens);
   if (!ids.ok())
     return with_details(absl::Status(ids.status().code(), absl::StrCat(field, ": ", ids.status().message())), 400, "", field);
+  truncate_prompt(*ids, keep_last);
   if (absl::Status s = check_prompt_length(field, ids->size(), model); !s.ok()) return s;
   return ids;
 }
@@ -76,7 +83,7 @@ void read_invar(Fields& fields, Ask& ask, v1::GenerateRequest& base) {
   fields.fail(invar.status());
 }
 
-void read_shared(Fields& fields, Ask& ask, v1::GenerateRequest& base) {
+void read_shared(Fields& fields, const ModelFacts& model, Ask& ask, v1::GenerateRequest& base) {
   v1::SamplingParams& s = *base.mutable_sampling_params();
   const auto set = [](const auto& value, auto setter) {
     if (value) setter(*value);
@@ -104,16 +111,22 @@ void read_shared(Fields& fields, Ask& ask, v1::GenerateRequest& base) {
   read_structured(fields, s, ask.field_names);
   set(fields.integer("priority", std::numeric_limits<int32_t>::min(), kMost),
       [&](int64_t v) { base.set_priority(static_cast<int32_t>(v)); });
+  // -1: as much of it as leaves room for an answer.
+  if (const auto keep = fields.integer("truncate_prompt_tokens", -1, std::max<int64_t>(1, model.max_model_len))) {
+    ask.keep_last = *keep > 0 ? *keep : std::max<int64_t>(1, model.max_model_len - 1);
+    if (*keep == 0) fields.fail("truncate_prompt_tokens", "0 leaves no prompt; at least 1, or -1");
+  }
   ask.request_id = fields.text("request_id").value_or("");
   ask.tokens_as_ids = fields.boolean("return_tokens_as_token_ids").value_or(false);
   ask.return_token_ids = fields.boolean("return_token_ids").value_or(false);
   read_stream(fields, ask);
   read_invar(fields, ask, base);
   fields.refuse("use_beam_search", "is not supported");
-  fields.refuse("truncate_prompt_tokens", "is not supported; shorten the prompt");
   fields.refuse("logits_processors", "are not supported");
   fields.refuse("kv_transfer_params", "are not supported");
-  if (ask.stream) fields.refuse("prompt_logprobs", "comes with whole answers only, not with stream = true");
+  // vLLM's words.
+  if (const Json* given = fields.find("prompt_logprobs"); ask.stream && given != nullptr && *given != 0)
+    fields.fail("prompt_logprobs", "`prompt_logprobs` are not available when `stream=True`");
   fields.ignore({"user", "metadata", "store", "service_tier", "length_penalty", "early_stopping", "spaces_between_special_tokens",
                  "safety_identifier", "prompt_cache_key", "cache_salt", "vllm_xargs", "stream_options"});
 }

@@ -2,11 +2,17 @@
 
 #include <netinet/in.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
+#include <boost/asio/basic_socket_acceptor.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <cstring>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "rpc/http/connection.h"
@@ -17,12 +23,23 @@ namespace invar::http {
 namespace {
 
 using asio::ip::tcp;
+using Generic = asio::generic::stream_protocol;
+using Acceptor = asio::basic_socket_acceptor<Generic>;
 using Clock = std::chrono::steady_clock;
 
 // Bounds what the kernel holds for a client that does not read: the source of a stream notices earlier and the memory of a
 // thousand such clients stays small.
 constexpr int kSendBuffer = 256 << 10;
 constexpr std::chrono::milliseconds kNoDescriptors{100};
+
+constexpr absl::string_view kUnix = "unix:";
+
+tcp::endpoint tcp_endpoint(const Generic::endpoint& from) {
+  tcp::endpoint to;
+  to.resize(from.size());
+  std::memcpy(to.data(), from.data(), from.size());
+  return to;
+}
 
 std::string shown(const tcp::endpoint& endpoint) {
   const std::string address = endpoint.address().to_string();
@@ -38,8 +55,6 @@ absl::Status check(const ServerOptions& o) {
   if (o.listen.empty()) return absl::InvalidArgumentError("HTTP listen address: none given");
   for (const std::string& address : o.listen) {
     if (absl::Status s = rpc::check_address(address, "HTTP listen address"); !s.ok()) return s;
-    if (address.substr(0, 5) == "unix:")
-      return absl::InvalidArgumentError(absl::StrCat("HTTP listen address \"", address, "\": only host:port"));
   }
   if (absl::Status s = at_least("max_request_bytes", o.max_request_bytes, 1024); !s.ok()) return s;
   if (absl::Status s = at_least("max_header_bytes", o.max_header_bytes, 1024); !s.ok()) return s;
@@ -76,9 +91,12 @@ class Server::Impl {
     if (std::exchange(shut_, true) || threads_.empty()) return;
     const Clock::time_point until = Clock::now() + wait;
     context_->draining = true;
+    // Before the acceptors close: later the path may be another server's.
+    for (const std::string& address : addresses_)
+      if (absl::StartsWith(address, kUnix)) unlink(address.c_str() + kUnix.size());
     asio::post(threads_[0]->context, [this] {
       boost::system::error_code ignored;
-      for (tcp::acceptor& acceptor : acceptors_) acceptor.close(ignored);
+      for (Acceptor& acceptor : acceptors_) acceptor.close(ignored);
     });
     on_connections([](Connection& c) { c.drain(); });
     while (context_->connections > 0 && Clock::now() < until) std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -99,55 +117,64 @@ class Server::Impl {
 
  private:
   absl::Status listen(const std::string& address) {
-    const size_t colon = address.rfind(':');
-    std::string host = address.substr(0, colon);
-    if (host.front() == '[') host = host.substr(1, host.size() - 2);
     const auto unbound = [&](const boost::system::error_code& error) {
       return absl::UnavailableError(absl::StrCat("HTTP listen address ", address, ": cannot be bound: ", error.message()));
     };
-    asio::io_context& io = threads_[0]->context;
     boost::system::error_code error;
-    const auto found = tcp::resolver(io).resolve(host, address.substr(colon + 1), tcp::resolver::passive, error);
-    if (error || found.empty()) return unbound(error);
-    const tcp::endpoint endpoint = found.begin()->endpoint();
-    tcp::acceptor acceptor(io);
+    Generic::endpoint endpoint;
+    if (absl::StartsWith(address, kUnix)) {
+      if (absl::Status s = rpc::make_way(address); !s.ok()) return s;
+      endpoint = asio::local::stream_protocol::endpoint(address.substr(kUnix.size()));
+    } else {
+      const size_t colon = address.rfind(':');
+      std::string host = address.substr(0, colon);
+      if (host.front() == '[') host = host.substr(1, host.size() - 2);
+      const auto found =
+          tcp::resolver(threads_[0]->context).resolve(host, address.substr(colon + 1), tcp::resolver::passive, error);
+      if (error || found.empty()) return unbound(error);
+      endpoint = found.begin()->endpoint();
+    }
+    Acceptor acceptor(threads_[0]->context);
     acceptor.open(endpoint.protocol(), error);
-    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+    if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
     if (!error) acceptor.bind(endpoint, error);
     if (!error) acceptor.listen(4096, error);
     if (error) return unbound(error);
-    addresses_.push_back(absl::StrCat(address.substr(0, colon + 1), acceptor.local_endpoint().port()));
+    addresses_.push_back(absl::StartsWith(address, kUnix) ? address
+                                                          : absl::StrCat(address.substr(0, address.rfind(':') + 1),
+                                                                         tcp_endpoint(acceptor.local_endpoint()).port()));
     acceptors_.push_back(std::move(acceptor));
     return absl::OkStatus();
   }
 
   void accept(size_t listener) {
     IoThread& io = *threads_[next_++ % threads_.size()];
-    acceptors_[listener].async_accept(io.context,
-                                      [this, listener, &io](const boost::system::error_code& error, tcp::socket socket) {
-                                        if (context_->draining || error == asio::error::operation_aborted) return;
-                                        if (error) {  // above all: no descriptors are left
-                                          spdlog::warn("http: a connection cannot be taken: {}", error.message());
-                                          auto retry = std::make_shared<asio::steady_timer>(threads_[0]->context, kNoDescriptors);
-                                          retry->async_wait([this, listener, retry](const boost::system::error_code& cut) {
-                                            if (!cut && !context_->draining) accept(listener);
-                                          });
-                                          return;
-                                        }
-                                        begin(io, std::move(socket));
-                                        accept(listener);
-                                      });
+    acceptors_[listener].async_accept(io.context, [this, listener, &io](const boost::system::error_code& error, Socket socket) {
+      if (context_->draining || error == asio::error::operation_aborted) return;
+      if (error) {  // above all: no descriptors are left
+        spdlog::warn("http: a connection cannot be taken: {}", error.message());
+        auto retry = std::make_shared<asio::steady_timer>(threads_[0]->context, kNoDescriptors);
+        retry->async_wait([this, listener, retry](const boost::system::error_code& cut) {
+          if (!cut && !context_->draining) accept(listener);
+        });
+        return;
+      }
+      begin(io, std::move(socket), addresses_[listener]);
+      accept(listener);
+    });
   }
 
-  void begin(IoThread& io, tcp::socket socket) {
+  void begin(IoThread& io, Socket socket, const std::string& address) {
     boost::system::error_code error;
-    const tcp::endpoint peer = socket.remote_endpoint(error);
+    const Generic::endpoint peer = socket.remote_endpoint(error);
     if (error) return;  // gone already
-    socket.set_option(tcp::no_delay(true), error);
+    const bool local = peer.protocol().family() == AF_UNIX;
+    if (!local) socket.set_option(tcp::no_delay(true), error);
     socket.set_option(asio::socket_base::send_buffer_size(kSendBuffer), error);
     socket.set_option(asio::socket_base::keep_alive(true), error);
     const bool full = context_->connections >= context_->options.max_connections;
-    auto connection = std::make_shared<Connection>(context_, io, make_channel(std::move(socket), tls_.get()), shown(peer));
+    auto connection = std::make_shared<Connection>(context_, io, make_channel(std::move(socket), tls_.get()),
+                                                   local ? address : shown(tcp_endpoint(peer)));
     asio::post(io.context, [this, connection, full] {
       if (context_->draining) return;
       full ? connection->turn_away() : connection->start();
@@ -168,7 +195,7 @@ class Server::Impl {
 
   std::unique_ptr<asio::ssl::context> tls_;
   std::vector<std::unique_ptr<IoThread>> threads_;
-  std::vector<tcp::acceptor> acceptors_;
+  std::vector<Acceptor> acceptors_;
   size_t next_ = 0;
   bool shut_ = false;
 };

@@ -15,7 +15,7 @@
 namespace invar::http {
 
 struct ServerOptions {
-  std::vector<std::string> listen = {"127.0.0.1:8000"};  // "host:port" or "[v6]:port"; port 0 = any free one
+  std::vector<std::string> listen = {"127.0.0.1:8000"};  // "host:port", "[v6]:port", "unix:/path"; port 0 = any free one
   std::optional<rpc::ServerTls> tls;                     // absent = plain HTTP
   int64_t max_request_bytes = 4 << 20;                   // of a body; larger ones are 413, unread where the length was announced
   int64_t max_header_bytes = 32 << 10;                   // 431

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -342,6 +343,58 @@ TEST(HttpConnections, AnAddressInUseIsNamed) {
   second.http.listen = {"nonsense"};
   EXPECT_EQ(Service::start(second.http, second.api, service.rpc.server->state()).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST(HttpConnections, UnixSockets) {
+  const std::string path = absl::StrCat("/tmp/invar_http_", getpid(), ".sock");
+  HttpArrangement given;
+  given.http.listen = {absl::StrCat("unix:", path), "127.0.0.1:0"};
+  const HttpService other{HttpArrangement()};
+  const auto start = [&] { return Service::start(given.http, given.api, other.rpc.server->state()).status(); };
+  {
+    HttpService service(given);
+    ASSERT_EQ(service.http->addresses()[0], given.http.listen[0]);
+    HttpClient local(service.address()), tcp(service.http->addresses()[1]);
+    std::string bodies[2];
+    for (int i = 0; i < 2; ++i) {
+      HttpClient& client = i == 0 ? local : tcp;
+      client.send(request_text("POST", "/v1/completions", completion(kPrompt, 20).dump()) + streamed(20));
+      bodies[i] = client.read().json()["invar"]["response_digest"].dump();
+      EXPECT_THAT(client.read().body, HasSubstr(bodies[i])) << "whole and streamed, on one connection";
+    }
+    EXPECT_EQ(bodies[0].size(), 66u);
+    EXPECT_EQ(bodies[0], bodies[1]);
+    {
+      HttpClient leaving(service.address());
+      leaving.send(streamed(50000));
+      ASSERT_EQ(leaving.head().status, 200);
+    }
+    EXPECT_TRUE(soon([&] { return service.stats().running == 0 && service.stats().pages_used == 0; }));
+
+    given.http.listen = {given.http.listen[0]};
+    EXPECT_EQ(start().code(), absl::StatusCode::kUnavailable) << "its clients would be another server's";
+    EXPECT_THAT(std::string(start().message()), HasSubstr(path));
+    EXPECT_EQ(service.get("/health").status, 200) << "the first one still has its socket";
+  }
+  EXPECT_FALSE(std::filesystem::exists(path));
+  std::ofstream(path) << "somebody's file";
+  EXPECT_EQ(start().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(std::filesystem::file_size(path), 15u);
+  std::filesystem::remove(path);
+  {  // What a killed server leaves is no hindrance.
+    sockaddr_un left{};
+    left.sun_family = AF_UNIX;
+    path.copy(left.sun_path, sizeof left.sun_path - 1);
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    ASSERT_EQ(bind(fd, reinterpret_cast<const sockaddr*>(&left), sizeof left), 0);
+    close(fd);
+    HttpService service(given);
+    EXPECT_EQ(service.get("/health").status, 200);
+  }
+  for (const std::string& bad : {std::string(), std::string(108, 'x')}) {
+    given.http.listen = {absl::StrCat("unix:", bad)};
+    EXPECT_EQ(start().code(), absl::StatusCode::kInvalidArgument) << bad;
+  }
 }
 
 struct ClientContext {

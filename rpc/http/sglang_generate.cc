@@ -37,15 +37,15 @@ absl::Status read_sampling(const Json& given, v1::SamplingParams& s) {
   for (const int32_t id : fields.ids("stop_token_ids")) s.add_stop_token_ids(id);
   if (const auto schema = fields.text("json_schema")) s.set_guided_json(*schema);
   if (const auto pattern = fields.text("regex")) s.set_guided_regex(*pattern);
-  fields.refuse("ebnf", "is not supported; json_schema or regex");
-  fields.refuse("structural_tag", "is not supported; json_schema or regex");
+  if (const auto text = fields.text("ebnf")) s.set_guided_grammar(*text);
+  fields.refuse("structural_tag", "is not supported; json_schema, regex or ebnf");
   fields.refuse("stop_regex", "is not supported; stop or stop_token_ids");
   if (const Json* bias = fields.object("logit_bias")) {
     const Json wrapper{{"logit_bias", *bias}};
     Ask unused;
     v1::GenerateRequest request;
     Fields shared(wrapper);
-    read_shared(shared, unused, request);
+    read_shared(shared, ModelFacts(), unused, request);
     *s.mutable_logit_bias() = request.sampling_params().logit_bias();
     fields.fail(shared.status());
   }
@@ -149,7 +149,8 @@ absl::StatusOr<Ask> parse_sglang(const Json& body, const ModelFacts& model) {
                      {"max_tokens", "sampling_params.max_new_tokens"},
                      {"min_tokens", "sampling_params.min_new_tokens"},
                      {"guided_json", "sampling_params.json_schema"},
-                     {"guided_regex", "sampling_params.regex"}};
+                     {"guided_regex", "sampling_params.regex"},
+                     {"guided_grammar", "sampling_params.ebnf"}};
   for (const char* same : {"n", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty",
                            "repetition_penalty", "stop", "stop_token_ids", "logit_bias"})
     ask.field_names.emplace_back(same, absl::StrCat("sampling_params.", same));

@@ -62,7 +62,7 @@ void read_structured(Fields& fields, v1::SamplingParams& s, FieldNames& names) {
   if (const Json* given = fields.object("structured_outputs")) {
     Fields outputs(*given, "structured_outputs.");
     read_kinds(outputs, s, "json", "json_object", "regex", "choice", "grammar");
-    outputs.refuse("structural_tag", "is not supported; json, json_object, regex, choice");
+    outputs.refuse("structural_tag", "is not supported; json, json_object, regex, choice, grammar");
     fields.fail(outputs.status());
     for (const char* kind : {"json", "json_object", "regex", "choice", "grammar"})
       names.emplace_back(absl::StrCat("guided_", kind), absl::StrCat("structured_outputs.", kind));

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -16,7 +17,8 @@ class WorkPool {
   explicit WorkPool(int threads);
   ~WorkPool() { stop(); }
   // Never blocks. Nothing happens after stop(). The queue is bounded by the connections: each has one request at a time.
-  void post(std::function<void()> work);
+  // `request_id` is for the log, should the work fail.
+  void post(std::string request_id, std::function<void()> work);
   // Waits for the work under way; what has not begun is dropped.
   void stop();
 
@@ -25,7 +27,11 @@ class WorkPool {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> queue_;
+  struct Work {
+    std::string request_id;
+    std::function<void()> work;
+  };
+  std::deque<Work> queue_;
   bool stop_ = false;
   std::vector<std::thread> threads_;
 };

@@ -1,5 +1,8 @@
 #include "rpc/server/generate_stream.h"
 
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "rpc/wire/delta_merge.h"
 #include "rpc/wire/status.h"
@@ -7,11 +10,13 @@
 namespace invar::rpc {
 
 GenerateStream::GenerateStream(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
-                               int64_t max_buffered_bytes, grpc::CallbackServerContext* context)
+                               const StreamOptions& options, grpc::CallbackServerContext* context, const char* method)
     : state_(std::move(state)),
       writer_(std::move(writer)),
-      max_buffered_bytes_(max_buffered_bytes),
+      options_(options),
       context_(context),
+      method_(method),
+      peer_(context->peer()),
       deadline_(context->deadline()),
       timer_(state_->metrics()) {}
 
@@ -29,6 +34,7 @@ void GenerateStream::begin(std::shared_ptr<GenerateStream> self, absl::StatusOr<
 
 void GenerateStream::submit(v1::GenerateRequest request) {
   const absl::StatusOr<std::shared_ptr<Engine>> engine = state_->engine();
+  asked_id_ = request.request_id();
   if (!engine.ok()) {
     std::lock_guard lock(mutex_);
     return end(engine.status(), false);
@@ -56,7 +62,9 @@ void GenerateStream::take(const absl::Status& status, const v1::GenerateResponse
   } else {
     for (const v1::ChoiceDelta& choice : response->choices()) {
       if (!choice.response_digest().empty()) response_digest_ = choice.response_digest(), ++digests_;
+      completion_tokens_ += static_cast<uint64_t>(choice.token_ids_size());
     }
+    if (response->has_usage()) prompt_tokens_ = response->usage().prompt_tokens();
     if (!has_waiting_) {
       waiting_ = *response;
       has_waiting_ = true;
@@ -68,11 +76,11 @@ void GenerateStream::take(const absl::Status& status, const v1::GenerateResponse
     }
     if (response->finished()) {
       end(absl::OkStatus(), false);
-    } else if (merged_bytes_ > max_buffered_bytes_) {
+    } else if (merged_bytes_ > options_.max_buffered_bytes) {
       has_waiting_ = false;
       waiting_.Clear();
       gone_ = true;  // for the encoder: no more messages are made of it
-      end(absl::ResourceExhaustedError(absl::StrCat("the client reads too slowly: more than ", max_buffered_bytes_,
+      end(absl::ResourceExhaustedError(absl::StrCat("the client reads too slowly: more than ", options_.max_buffered_bytes,
                                                     " bytes of answer were waiting for it; the request was ended")),
           true);
     }
@@ -179,7 +187,20 @@ void GenerateStream::done() {
   state_->stream_closed();
   std::shared_ptr<GenerateStream> self;  // outlives the lock on the mutex in it
   std::lock_guard lock(mutex_);
+  log();
   self = std::exchange(self_, nullptr);
+}
+
+// As HTTP's: never a key, a prompt or an answer. Ids are the client's words: escaped, and cut.
+void GenerateStream::log() {
+  if (!options_.access_log) return;
+  const std::string& id = request_id_.empty() ? asked_id_ : request_id_;
+  const absl::Status status = ended_.value_or(absl::OkStatus());
+  const std::string digest = digests_ == 1 && status.ok() ? absl::StrCat(" digest=", response_digest_) : "";
+  spdlog::info("grpc peer={} method={} status={} ms={:.1f} request_id={} prompt_tokens={} completion_tokens={}{}", peer_, method_,
+               absl::StatusCodeToString(status.code()),
+               std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began_).count(),
+               id.empty() ? "-" : absl::CHexEscape(id.substr(0, 200)), prompt_tokens_, completion_tokens_, digest);
 }
 
 }  // namespace invar::rpc

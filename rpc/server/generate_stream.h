@@ -36,8 +36,9 @@ class GenerateStream {
   void pump();
 
  protected:
-  GenerateStream(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, int64_t max_buffered_bytes,
-                 grpc::CallbackServerContext* context);
+  // `method`: a literal, for the log.
+  GenerateStream(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, const StreamOptions& options,
+                 grpc::CallbackServerContext* context, const char* method);
   // Submits the request, or ends the call at once.
   void begin(std::shared_ptr<GenerateStream> self, absl::StatusOr<v1::GenerateRequest> request);
   void written(bool ok);
@@ -58,11 +59,15 @@ class GenerateStream {
   void schedule();                                                              // mutex_ is held
   void end(absl::Status status, bool abort);                                    // mutex_ is held; the first end counts
   void add_trailers();                                                          // mutex_ is held
+  void log();                                                                   // mutex_ is held
 
   const std::shared_ptr<ServingState> state_;
   const std::shared_ptr<StreamWriter> writer_;
-  const int64_t max_buffered_bytes_;
+  const StreamOptions options_;
   grpc::CallbackServerContext* const context_;  // until done()
+  const char* const method_;
+  const std::string peer_;
+  const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   const std::chrono::system_clock::time_point deadline_;
   RequestTimer timer_;                    // used by the engine's thread
   std::shared_ptr<GenerateStream> self_;  // until done()
@@ -70,8 +75,10 @@ class GenerateStream {
   std::mutex mutex_;
   std::weak_ptr<Engine> engine_;  // weak: the engine holds this stream by its callback
   std::string request_id_;        // empty until submit() returned
+  std::string asked_id_;          // the client's, if it gave one
   std::string numerics_id_, model_digest_, response_digest_;
   int digests_ = 0;
+  uint64_t prompt_tokens_ = 0, completion_tokens_ = 0;
   v1::GenerateResponse waiting_;
   bool has_waiting_ = false;
   int64_t merged_bytes_ = 0;           // added to waiting_ while a write was under way; its first response may have any size
@@ -98,10 +105,10 @@ template <class Message>
 class MessageStream final : public grpc::ServerWriteReactor<Message>, public GenerateStream {
  public:
   static MessageStream* start(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
-                              int64_t max_buffered_bytes, grpc::CallbackServerContext* context,
+                              const StreamOptions& options, grpc::CallbackServerContext* context, const char* method,
                               absl::StatusOr<v1::GenerateRequest> request, std::unique_ptr<Encoder<Message>> encoder) {
     std::shared_ptr<MessageStream> stream(
-        new MessageStream(std::move(state), std::move(writer), max_buffered_bytes, context, std::move(encoder)));
+        new MessageStream(std::move(state), std::move(writer), options, context, method, std::move(encoder)));
     stream->begin(stream, std::move(request));
     return stream.get();
   }
@@ -111,9 +118,9 @@ class MessageStream final : public grpc::ServerWriteReactor<Message>, public Gen
   void OnDone() override { done(); }
 
  private:
-  MessageStream(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, int64_t max_buffered_bytes,
-                grpc::CallbackServerContext* context, std::unique_ptr<Encoder<Message>> encoder)
-      : GenerateStream(std::move(state), std::move(writer), max_buffered_bytes, context), encoder_(std::move(encoder)) {}
+  MessageStream(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, const StreamOptions& options,
+                grpc::CallbackServerContext* context, const char* method, std::unique_ptr<Encoder<Message>> encoder)
+      : GenerateStream(std::move(state), std::move(writer), options, context, method), encoder_(std::move(encoder)) {}
 
   void encode(v1::GenerateResponse response) override { encoder_->encode(std::move(response), messages_); }
   absl::Status encode_end(absl::Status status) override { return encoder_->end(std::move(status), messages_); }

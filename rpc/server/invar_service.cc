@@ -62,15 +62,15 @@ grpc::ServerUnaryReactor* answer(grpc::CallbackServerContext* context, const abs
 }  // namespace
 
 InvarService::InvarService(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
-                           std::shared_ptr<const ApiKeys> keys, int64_t max_buffered_bytes)
-    : state_(std::move(state)), writer_(std::move(writer)), keys_(std::move(keys)), max_buffered_bytes_(max_buffered_bytes) {}
+                           std::shared_ptr<const ApiKeys> keys, const StreamOptions& options)
+    : state_(std::move(state)), writer_(std::move(writer)), keys_(std::move(keys)), options_(options) {}
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InvarService::Generate(grpc::CallbackServerContext* context,
                                                                        const v1::GenerateRequest* request) {
   absl::StatusOr<v1::GenerateRequest> asked = *request;
   if (absl::Status s = authorize(*keys_, *context); !s.ok()) asked = s;
-  return MessageStream<v1::GenerateResponse>::start(state_, writer_, max_buffered_bytes_, context, std::move(asked),
-                                                    std::make_unique<AsItIs>());
+  return MessageStream<v1::GenerateResponse>::start(state_, writer_, options_, context, "invar.v1.Invar/Generate",
+                                                    std::move(asked), std::make_unique<AsItIs>());
 }
 
 grpc::ServerUnaryReactor* InvarService::Tokenize(grpc::CallbackServerContext* context, const v1::TokenizeRequest* request,

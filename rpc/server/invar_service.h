@@ -13,7 +13,7 @@ namespace invar::rpc {
 class InvarService final : public v1::Invar::CallbackService {
  public:
   InvarService(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer, std::shared_ptr<const ApiKeys> keys,
-               int64_t max_buffered_bytes);
+               const StreamOptions& options);
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;
@@ -34,7 +34,7 @@ class InvarService final : public v1::Invar::CallbackService {
   const std::shared_ptr<ServingState> state_;
   const std::shared_ptr<StreamWriter> writer_;
   const std::shared_ptr<const ApiKeys> keys_;
-  const int64_t max_buffered_bytes_;
+  const StreamOptions options_;
 };
 
 }  // namespace invar::rpc

@@ -9,34 +9,16 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "runtime/engine/histogram.h"
 #include "runtime/proto/generate.pb.h"
 
 namespace invar::rpc {
 
-// Counts per bucket, Prometheus' way. observe() from any thread.
-class Histogram {
- public:
-  explicit Histogram(std::vector<double> upper_bounds);
-  void observe(double value, uint64_t times = 1);
-
-  struct Snapshot {
-    std::vector<double> upper_bounds;
-    std::vector<uint64_t> cumulative;  // one more: all
-    double sum = 0;
-  };
-  Snapshot snapshot() const;
-
- private:
-  const std::vector<double> upper_bounds_;
-  std::vector<std::atomic<uint64_t>> counts_;
-  std::atomic<double> sum_{0};
-};
-
 struct RequestMetrics {
   RequestMetrics();
   Histogram time_to_first_token, inter_token, end_to_end, prompt_tokens, generation_tokens;
-  std::array<std::atomic<uint64_t>, 5> finished{};  // choices, by v1::FinishReason
-  std::atomic<uint64_t> digest_mismatches{0};       // requests that required another model digest
+  std::array<std::atomic<uint64_t>, 5> finished{};         // choices, by v1::FinishReason
+  std::array<std::atomic<uint64_t>, 4> rank_mismatches{};  // workers refused, by Mismatch (rpc/worker_link/admission.h)
 };
 
 // One request's clock: give it everything the engine says of the request.

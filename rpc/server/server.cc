@@ -33,8 +33,8 @@ class Server::Impl {
         state_(std::make_shared<ServingState>()),
         writer_(std::make_shared<StreamWriter>()),
         keys_(std::make_shared<const ApiKeys>(options.api_keys)),
-        service_(state_, writer_, keys_, options.max_buffered_bytes),
-        vllm_service_(state_, writer_, keys_, options.max_buffered_bytes) {}
+        service_(state_, writer_, keys_, StreamOptions{options.max_buffered_bytes, options.access_log}),
+        vllm_service_(state_, writer_, keys_, StreamOptions{options.max_buffered_bytes, options.access_log}) {}
 
   ~Impl() {
     shutdown(std::chrono::milliseconds(0));

@@ -22,6 +22,7 @@ struct ServerOptions {
   std::vector<std::string> listen = {"127.0.0.1:50051"};  // "host:port" (0 = any free port), "[v6]:port" or "unix:/path"
   int64_t max_request_bytes = 4 << 20;                    // a larger message is refused before it is read (RESOURCE_EXHAUSTED)
   int64_t max_buffered_bytes = 1 << 20;                   // answer waiting for one slow client; beyond it its request is ended
+  bool access_log = true;                                 // one line a Generate call, with its request id
   std::chrono::milliseconds health_period{100};           // how often the engine is asked
   std::optional<ServerTls> tls;                           // absent = plain text
   std::vector<std::string> api_keys;                      // every call but health and reflection needs one; none = open to all

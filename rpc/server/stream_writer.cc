@@ -1,5 +1,7 @@
 #include "rpc/server/stream_writer.h"
 
+#include <pthread.h>
+
 #include "rpc/server/generate_stream.h"
 
 namespace invar::rpc {
@@ -24,6 +26,7 @@ void StreamWriter::push(std::shared_ptr<GenerateStream> stream) {
 }
 
 void StreamWriter::run() {
+  pthread_setname_np(pthread_self(), "invar-grpc");
   std::vector<std::shared_ptr<GenerateStream>> streams;
   std::unique_lock lock(mutex_);
   while (!stop_) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -11,6 +12,12 @@
 namespace invar::rpc {
 
 class GenerateStream;
+
+// Of each stream.
+struct StreamOptions {
+  int64_t max_buffered_bytes = 1 << 20;  // answer that waits for a slow reader
+  bool access_log = true;                // one line a call
+};
 
 class StreamWriter {
  public:

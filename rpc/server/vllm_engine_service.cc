@@ -88,8 +88,8 @@ int32_t to_int32(int64_t value) { return static_cast<int32_t>(std::clamp<int64_t
 }  // namespace
 
 VllmEngineService::VllmEngineService(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
-                                     std::shared_ptr<const ApiKeys> keys, int64_t max_buffered_bytes)
-    : state_(std::move(state)), writer_(std::move(writer)), keys_(std::move(keys)), max_buffered_bytes_(max_buffered_bytes) {}
+                                     std::shared_ptr<const ApiKeys> keys, const StreamOptions& options)
+    : state_(std::move(state)), writer_(std::move(writer)), keys_(std::move(keys)), options_(options) {}
 
 grpc::ServerWriteReactor<vllm::GenerateResponse>* VllmEngineService::Generate(Context* context,
                                                                               const vllm::GenerateRequest* request) {
@@ -98,7 +98,8 @@ grpc::ServerWriteReactor<vllm::GenerateResponse>* VllmEngineService::Generate(Co
   if (absl::Status s = authorize(*keys_, *context); !s.ok()) engine = s;
   absl::StatusOr<v1::GenerateRequest> ours = engine.ok() ? from_vllm(*request, **engine) : engine.status();
   auto encoder = std::make_unique<VllmAnswer>(request->stream(), ours.ok() ? *ours : v1::GenerateRequest());
-  return AnswerStream::start(state_, writer_, max_buffered_bytes_, context, std::move(ours), std::move(encoder));
+  return AnswerStream::start(state_, writer_, options_, context, "vllm.grpc.engine.VllmEngine/Generate", std::move(ours),
+                             std::move(encoder));
 }
 
 grpc::ServerUnaryReactor* VllmEngineService::Embed(Context* context, const vllm::EmbedRequest*, vllm::EmbedResponse*) {

@@ -17,7 +17,7 @@ namespace invar::rpc {
 class VllmEngineService final : public ::vllm::grpc::engine::VllmEngine::CallbackService {
  public:
   VllmEngineService(std::shared_ptr<ServingState> state, std::shared_ptr<StreamWriter> writer,
-                    std::shared_ptr<const ApiKeys> keys, int64_t max_buffered_bytes);
+                    std::shared_ptr<const ApiKeys> keys, const StreamOptions& options);
 
   template <class Message>
   using Stream = grpc::ServerWriteReactor<Message>;
@@ -58,7 +58,7 @@ class VllmEngineService final : public ::vllm::grpc::engine::VllmEngine::Callbac
   const std::shared_ptr<ServingState> state_;
   const std::shared_ptr<StreamWriter> writer_;
   const std::shared_ptr<const ApiKeys> keys_;
-  const int64_t max_buffered_bytes_;
+  const StreamOptions options_;
   std::mutex mutex_;
   std::shared_ptr<const Archive> archive_;  // made when first asked for
   // Tokens a second between two looks at least a second apart.

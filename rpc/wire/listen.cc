@@ -1,6 +1,7 @@
 #include "rpc/wire/listen.h"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -16,8 +17,6 @@
 namespace invar::rpc {
 namespace {
 
-// gRPC removes a socket that is there before it binds: right for one that a dead server left, but the clients of a living one
-// would silently be another server's.
 bool somebody_listens(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -51,6 +50,18 @@ absl::Status check_address(const std::string& address, const char* what) {
   return absl::OkStatus();
 }
 
+absl::Status make_way(const std::string& address) {
+  if (!absl::StartsWith(address, "unix:")) return absl::OkStatus();
+  const std::string path = address.substr(5);
+  const auto taken = [&](const char* why) { return absl::UnavailableError(absl::StrCat("listen address ", address, ": ", why)); };
+  struct stat file {};
+  if (lstat(path.c_str(), &file) != 0) return absl::OkStatus();
+  if (!S_ISSOCK(file.st_mode)) return taken("a file is there that is no socket");
+  if (somebody_listens(path)) return taken("in use, a server answers there");
+  unlink(path.c_str());
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector<std::string>& addresses,
                                  std::shared_ptr<grpc::ServerCredentials> credentials) {
   if (addresses.empty()) return absl::InvalidArgumentError("listen address: none given");
@@ -60,8 +71,7 @@ absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   for (size_t i = 0; i < addresses.size(); ++i) {
     if (absl::Status status = check_address(addresses[i], "listen address"); !status.ok()) return status;
-    if (absl::StartsWith(addresses[i], "unix:") && somebody_listens(addresses[i].substr(5)))
-      return absl::UnavailableError(absl::StrCat("listen address ", addresses[i], ": in use, a server answers there"));
+    if (absl::Status status = make_way(addresses[i]); !status.ok()) return status;
     builder.AddListeningPort(addresses[i], credentials, &out.ports[i]);
   }
   out.server = builder.BuildAndStart();

@@ -27,4 +27,8 @@ absl::StatusOr<Listening> listen(grpc::ServerBuilder& builder, const std::vector
 // InvalidArgument unless `address` has one of the forms above; `what` names it in the message ("listen address").
 absl::Status check_address(const std::string& address, const char* what);
 
+// Removes the Unix socket that a dead server left at `address`, without which nothing can be bound there. Unavailable when a
+// server answers, whose clients would silently be another server's, or when something else than a socket is there.
+absl::Status make_way(const std::string& address);
+
 }  // namespace invar::rpc

@@ -85,11 +85,17 @@ std::string layout_name(const v1::Layout& layout) {
                       layout.data_parallel());
 }
 
-absl::Status check_hello(const v1::Hello& hello, const Expected& expected) {
+absl::Status check_hello(const v1::Hello& hello, const Expected& expected, Mismatch* mismatch) {
+  const auto because = [&](Mismatch what) {
+    if (mismatch != nullptr) *mismatch = what;
+  };
   if (hello.ranks().empty()) return absl::InvalidArgumentError(absl::StrCat("replica ", hello.replica(), ": no ranks named"));
   // The build goes first: with another build the rest of the message may mean something else.
   absl::Status status = check_ranks(hello, "build", expected.build_id, &v1::RankInfo::build_id);
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    because(Mismatch::kBuild);
+    return status;
+  }
   if (const std::string name = parallel::to_string(expected.layout); layout_name(hello.layout()) != name) {
     return absl::FailedPreconditionError(absl::StrCat("replica ", hello.replica(), " (", rank_name(hello.ranks(0)), "): layout ",
                                                       layout_name(hello.layout()), ", expected ", name));
@@ -99,9 +105,14 @@ absl::Status check_hello(const v1::Hello& hello, const Expected& expected) {
                                                       "): replica index out of range, expected 0 .. ", expected.layout.dp - 1));
   }
   if (status = check_shape(hello); !status.ok()) return status;
-  if (status = check_ranks(hello, "model digest", expected.model_digest, &v1::RankInfo::model_digest); !status.ok())
+  if (status = check_ranks(hello, "model digest", expected.model_digest, &v1::RankInfo::model_digest); !status.ok()) {
+    because(Mismatch::kModelDigest);
     return status;
-  if (status = check_ranks(hello, "numerics id", expected.numerics_id, &v1::RankInfo::numerics_id); !status.ok()) return status;
+  }
+  if (status = check_ranks(hello, "numerics id", expected.numerics_id, &v1::RankInfo::numerics_id); !status.ok()) {
+    because(Mismatch::kNumericsId);
+    return status;
+  }
   return check_capacity(hello);
 }
 

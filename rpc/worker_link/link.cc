@@ -2,6 +2,8 @@
 
 #include <grpcpp/server_context.h>
 
+#include <algorithm>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -83,6 +85,24 @@ void Link::cancel(const std::string& why) {
 void Link::excuse() {
   std::lock_guard lock(mutex_);
   heard_ = Clock::now();
+}
+
+absl::Status Link::report(const RankProgress& progress) {
+  std::lock_guard lock(mutex_);
+  for (RankProgress& mine : progress_) {
+    if (mine.rank != progress.rank || mine.host != progress.host) continue;
+    const int group = mine.group;
+    mine = progress;
+    mine.group = group;
+    return absl::OkStatus();
+  }
+  return absl::NotFoundError(absl::StrCat("rank ", progress.rank, " on host ", absl::CHexEscape(progress.host),
+                                          " is not of replica ", hello_.replica()));
+}
+
+std::vector<RankProgress> Link::progress() const {
+  std::lock_guard lock(mutex_);
+  return progress_;
 }
 
 void Link::check(std::chrono::milliseconds hello_timeout, std::chrono::milliseconds link_timeout) {
@@ -182,6 +202,13 @@ void Link::greet(v1::Hello hello) {
   {
     std::lock_guard lock(mutex_);  // name() reads it from other threads
     hello_ = std::move(hello);
+    for (const v1::RankInfo& rank : hello_.ranks()) {
+      RankProgress& p = progress_.emplace_back();
+      p.rank = static_cast<int>(rank.rank());
+      p.host = rank.host();
+      p.group = p.rank / static_cast<int>(std::max(1u, hello_.layout().tensor_parallel()));
+      p.heard = p.moved = p.step_ended = Clock::now();
+    }
   }
   const absl::Status status = admit_(self_);
   std::lock_guard lock(mutex_);

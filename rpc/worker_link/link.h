@@ -10,9 +10,11 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "rpc/proto/worker_link.pb.h"
+#include "runtime/engine/rank_progress.h"
 
 namespace invar::rpc {
 
@@ -37,6 +39,10 @@ class Link final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coordin
   void cancel(const std::string& why);
   // This process did not run for a while: what was sent meanwhile has not been read yet, so the silence is ours.
   void excuse();
+  // What a rank of this replica said of itself. NotFound: it is none of the ranks of the Hello.
+  absl::Status report(const RankProgress& progress);
+  std::vector<RankProgress> progress()
+      const;  // of every rank of the Hello; one that has said nothing yet was heard when it joined
   // Cancels when no Hello came within `hello_timeout` or nothing at all for `link_timeout`.
   void check(std::chrono::milliseconds hello_timeout, std::chrono::milliseconds link_timeout);
 
@@ -70,8 +76,9 @@ class Link final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coordin
   std::condition_variable changed_;
   std::deque<v1::CoordinatorMessage> outbox_;
   std::deque<v1::StepResult> inbox_;
-  absl::Status lost_;            // OK while the link lives
-  Clock::time_point heard_;      // last message
+  absl::Status lost_;        // OK while the link lives
+  Clock::time_point heard_;  // last message
+  std::vector<RankProgress> progress_;
   uint64_t last_submitted_ = 0;  // steps
   uint64_t last_received_ = 0;
   bool greeted_ = false;  // a Hello came

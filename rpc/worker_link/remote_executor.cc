@@ -11,5 +11,6 @@ RemoteExecutor::~RemoteExecutor() { link_->cancel("the coordinator let go of it"
 absl::Status RemoteExecutor::submit(const v1::StepPlan& plan) { return link_->submit(plan); }
 absl::StatusOr<v1::StepResult> RemoteExecutor::next(std::chrono::milliseconds wait) { return link_->next(wait); }
 void RemoteExecutor::shutdown(std::chrono::milliseconds wait) { link_->shutdown(wait); }
+std::vector<RankProgress> RemoteExecutor::progress() const { return link_->progress(); }
 
 }  // namespace invar::rpc

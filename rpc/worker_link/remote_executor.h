@@ -21,6 +21,7 @@ class RemoteExecutor final : public Executor {
   absl::Status submit(const v1::StepPlan& plan) override;
   absl::StatusOr<v1::StepResult> next(std::chrono::milliseconds wait) override;
   void shutdown(std::chrono::milliseconds wait) override;
+  std::vector<RankProgress> progress() const override;
 
  private:
   const std::shared_ptr<Link> link_;

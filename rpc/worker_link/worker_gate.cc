@@ -14,9 +14,11 @@
 #include "rpc/wire/channel_args.h"
 #include "rpc/wire/credentials.h"
 #include "rpc/wire/listen.h"
+#include "rpc/wire/status.h"
 #include "rpc/worker_link/admission.h"
 #include "rpc/worker_link/hello.h"
 #include "rpc/worker_link/link.h"
+#include "rpc/worker_link/rank_state.h"
 #include "rpc/worker_link/remote_executor.h"
 
 namespace invar::rpc {
@@ -41,6 +43,8 @@ class WorkerGate::Impl final : public v1::WorkerLink::CallbackService {
   const std::string& address() const { return listening_.addresses[0]; }
 
   grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Join(grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* Report(grpc::CallbackServerContext* context, const v1::RankState* state,
+                                   v1::RankStateTaken* taken) override;
 
  private:
   struct Slot {
@@ -131,7 +135,10 @@ absl::Status WorkerGate::Impl::admit(const std::shared_ptr<Link>& link) {
     if (expected.numerics_id.empty()) expected.numerics_id = leader.numerics_id();
     if (expected.model_digest.empty()) expected.model_digest = leader.model_digest();
   }
-  absl::Status status = closing_ ? absl::UnavailableError("the coordinator is closing") : check_hello(link->hello(), expected);
+  Mismatch mismatch = Mismatch::kNone;
+  absl::Status status =
+      closing_ ? absl::UnavailableError("the coordinator is closing") : check_hello(link->hello(), expected, &mismatch);
+  if (mismatch != Mismatch::kNone && options_.mismatched) options_.mismatched(mismatch);
   if (status.ok()) {
     Slot& slot = slots_[link->hello().replica()];
     if (slot.link != nullptr && slot.link->alive()) {
@@ -148,6 +155,22 @@ absl::Status WorkerGate::Impl::admit(const std::shared_ptr<Link>& link) {
   }
   changed_.notify_all();
   return status;
+}
+
+grpc::ServerUnaryReactor* WorkerGate::Impl::Report(grpc::CallbackServerContext* context, const v1::RankState* state,
+                                                   v1::RankStateTaken* taken) {
+  std::shared_ptr<Link> link;
+  {
+    std::lock_guard lock(mutex_);
+    if (state->replica() < slots_.size()) link = slots_[state->replica()].link;
+  }
+  taken->set_next_ms(static_cast<uint32_t>(options_.report_period.count()));
+  const absl::Status status = link != nullptr && link->alive()
+                                  ? link->report(to_progress(*state))
+                                  : absl::NotFoundError(absl::StrCat("replica ", state->replica(), " has not joined"));
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(to_grpc(status));
+  return reactor;
 }
 
 void WorkerGate::Impl::closed(const std::shared_ptr<Link>& link) {

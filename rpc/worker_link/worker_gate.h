@@ -13,6 +13,7 @@
 #include "parallel/grid/grid.h"
 #include "rpc/proto/ranks.pb.h"
 #include "rpc/tls/tls_files.h"
+#include "rpc/worker_link/admission.h"
 #include "runtime/engine/executor.h"
 
 namespace invar::rpc {
@@ -28,6 +29,9 @@ struct WorkerGateOptions {
   // A worker group of which nothing is heard for so long is lost; at least 3 heartbeats.
   std::chrono::milliseconds link_timeout{10000};
   std::chrono::milliseconds hello_timeout{5000};  // from the connection to its Hello
+  std::chrono::milliseconds report_period{1000};  // how often each rank says how far it is
+  // Called for each worker refused because it would compute other bits, or has other files; from any thread. May be null.
+  std::function<void(Mismatch)> mismatched;
 };
 
 class WorkerGate {

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <future>
+#include <mutex>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "rpc/worker_link/hello.h"
 #include "rpc/worker_link/link_channel.h"
+#include "rpc/worker_link/rank_reporter.h"
 #include "rpc/worker_link/relay.h"
 #include "rpc/worker_link/worker_gate.h"
 
@@ -150,8 +153,98 @@ TEST(WorkerLink, PlansGoOutAndResultsComeBackInOrder) {
   }
 }
 
-TEST(WorkerLink, RefusesByName) {
+RankProgress progress_of(int rank, uint64_t steps) {
+  RankProgress p;
+  p.rank = rank;
+  p.host = absl::StrCat("h", rank % 2);
+  p.steps_begun = steps + 1;
+  p.steps_finished = steps;
+  p.collectives_begun = 8 * steps;
+  p.collectives_finished = 8 * steps - 1;
+  p.phase = "tree all-reduce (gather)";
+  p.collective = 41;
+  p.waiting = true;
+  p.heard = RankProgress::Clock::now();
+  p.moved = p.heard - 2s;
+  p.step_ended = p.heard - 3s;
+  return p;
+}
+
+TEST(WorkerLink, RanksSayHowFarTheyAreAndSilenceShows) {
+  WorkerGateOptions options = gate_options(layout(2, 2));
+  options.report_period = 20ms;
+  auto gate = open_gate(options);
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (int replica : {0, 1}) workers.push_back(std::make_unique<Worker>(join(gate->address(), hello(replica, layout(2, 2)))));
+  auto executors = gate->wait(5s, nullptr);
+  ASSERT_TRUE(executors.ok()) << executors.status();
+  Executor& second = *(*executors)[1];
+  std::vector<RankProgress> seen = second.progress();
+  ASSERT_EQ(seen.size(), 2u);
+  EXPECT_EQ(seen[1].rank, 3);
+  EXPECT_EQ(seen[1].host, "h1");
+  EXPECT_EQ(seen[1].group, 1);
+  EXPECT_EQ(seen[1].steps_begun, 0u) << "nothing was said yet";
+  std::atomic<uint64_t> steps{10};
+  const auto until = [&](const auto& condition) {
+    for (int i = 0; i < 2000 && !condition(); ++i) std::this_thread::sleep_for(5ms);
+    return condition();
+  };
+  {
+    const RankReporter reporter(dial(gate->address()), 1, [&] { return progress_of(3, steps); });
+    // Of no such rank, from another host than the Hello's, of a replica that there is not: changes nothing.
+    const RankReporter nobody(dial(gate->address()), 1, [] { return progress_of(1, 99); });
+    RankProgress stranger = progress_of(3, 99);
+    stranger.host = "elsewhere";
+    const RankReporter other(dial(gate->address()), 1, [=] { return stranger; });
+    const RankReporter beyond(dial(gate->address()), 7, [] { return progress_of(3, 99); });
+    ASSERT_TRUE(until([&] { return second.progress()[1].steps_finished == 10; }));
+    const RankProgress p = second.progress()[1];
+    EXPECT_EQ(p.steps_begun, 11u);
+    EXPECT_EQ(p.group, 1);
+    EXPECT_EQ(p.collectives_begun, 80u);
+    EXPECT_EQ(p.collectives_finished, 79u);
+    EXPECT_EQ(p.phase, "tree all-reduce (gather)");
+    EXPECT_EQ(p.collective, 41u);
+    EXPECT_TRUE(p.waiting);
+    EXPECT_GE(p.heard - p.moved, 1999ms);
+    EXPECT_GE(p.heard - p.step_ended, 2999ms);
+    steps = 20;
+    ASSERT_TRUE(until([&] { return second.progress()[1].steps_finished == 20; })) << "it says it again";
+    std::this_thread::sleep_for(300ms);
+    for (const RankProgress& r : second.progress()) EXPECT_NE(r.steps_finished, 99u);
+    EXPECT_EQ((*executors)[0]->progress()[1].steps_finished, 0u);
+    EXPECT_LT(RankProgress::Clock::now() - second.progress()[1].heard, 5s);
+  }
+  const auto heard = second.progress()[1].heard;
+  std::this_thread::sleep_for(200ms);
+  EXPECT_EQ(second.progress()[1].heard, heard) << "its process says nothing any more: the age grows";
+  for (auto& executor : *executors) executor->shutdown(5s);
+}
+
+TEST(WorkerLink, AReporterOutlivesItsCoordinator) {
+  std::string address;
+  std::atomic<int> asked{0};
   auto gate = open_gate(gate_options(layout(2, 2)));
+  address = gate->address();
+  const RankReporter reporter(dial(address), 0, [&] {
+    ++asked;
+    return progress_of(0, 1);
+  });
+  gate.reset();
+  for (int i = 0; i < 2000 && asked < 2; ++i) std::this_thread::sleep_for(5ms);
+  EXPECT_GE(asked, 2) << "it asks again, and its end does not wait for an answer";
+}
+
+TEST(WorkerLink, RefusesByName) {
+  WorkerGateOptions options = gate_options(layout(2, 2));
+  std::mutex mutex;
+  std::vector<Mismatch> mismatches;
+  options.mismatched = [&](Mismatch what) {
+    std::lock_guard lock(mutex);
+    mismatches.push_back(what);
+  };
+  auto gate = open_gate(options);
   const v1::Hello good = hello(0, layout(2, 2));
   auto first = join(gate->address(), good);
   ASSERT_NE(first, nullptr);
@@ -173,6 +266,11 @@ TEST(WorkerLink, RefusesByName) {
   EXPECT_THAT(refusal(gate->address(), good), HasSubstr("replica 0 (rank 0 on host h0"));
   EXPECT_THAT(refusal(gate->address(), good), HasSubstr("already joined by replica 0"));
 
+  // Who has other bits to give is counted, by what differs; who has another layout or comes twice is not.
+  {
+    std::lock_guard lock(mutex);
+    EXPECT_EQ(mismatches, (std::vector{Mismatch::kNumericsId, Mismatch::kNumericsId, Mismatch::kModelDigest, Mismatch::kBuild}));
+  }
   // None of that hurt the one that is there, and the right one is still taken.
   auto second = join(gate->address(), hello(1, layout(2, 2)));
   ASSERT_NE(second, nullptr);

@@ -10,6 +10,10 @@
 namespace invar {
 namespace {
 
+// vLLM's buckets, with finer ones below for small models.
+const std::vector<double> kQueueSeconds = {0.0001, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0,  2.5, 5.0,
+                                           10,     15,    20,   30,   40,  50,  60,  120, 240, 480, 960, 1920, 7680};
+
 absl::Status check_options(const EngineOptions& o) {
   const auto at_least = [](std::string_view field, int64_t value, int64_t least) {
     if (value >= least) return absl::OkStatus();
@@ -67,7 +71,8 @@ absl::StatusOr<int64_t> model_length(const EngineOptions& options, const ModelCo
 
 Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model, std::shared_ptr<const Tokenizer> tokenizer,
                    std::vector<std::unique_ptr<engine::Replica>> replicas)
-    : options_(options), model_(model), replicas_(std::move(replicas)), last_progress_(Clock::now()), published_progress_(last_progress_) {
+    : options_(options), model_(model), replicas_(std::move(replicas)), last_progress_(Clock::now()), queue_seconds_(kQueueSeconds),
+      published_progress_(last_progress_) {
   context_.numerics_id = facts().numerics_id;
   context_.model_digest = facts().model_digest;
   context_.eos_token_ids = model.eos_token_ids;
@@ -126,15 +131,18 @@ absl::Status Engine::Impl::refusal() const {
 }
 
 absl::StatusOr<std::string> Engine::Impl::submit(v1::GenerateRequest proto, Callback callback) {
+  const Clock::time_point submitted = Clock::now();
   std::unique_lock lock(mutex_);
   const auto reject = [&](absl::Status status) {
     ++published_.rejected;
     return status;
   };
   if (absl::Status s = refusal(); !s.ok()) return reject(s);  // an overloaded server does not tokenise first
-  if (const std::string& wanted = proto.require_model_digest(); !wanted.empty() && wanted != context_.model_digest)
+  if (const std::string& wanted = proto.require_model_digest(); !wanted.empty() && wanted != context_.model_digest) {
+    ++published_.model_digest_refusals;
     return reject(absl::FailedPreconditionError(
         message("require_model_digest = ", wanted, ": the model served has ", context_.model_digest)));
+  }
   lock.unlock();
   absl::StatusOr<engine::ValidRequest> valid = validate_request(proto, limits_);
   std::unique_ptr<engine::Request> request;
@@ -150,6 +158,7 @@ absl::StatusOr<std::string> Engine::Impl::submit(v1::GenerateRequest proto, Call
   } else if (ids_.contains(id)) {
     return reject(absl::AlreadyExistsError(message("request_id = \"", id, "\" is in use")));
   }
+  request->submitted = submitted;
   request->admit(id, ++arrivals_);
   ids_.insert(id);
   ++queued_;
@@ -193,6 +202,32 @@ EngineStats Engine::Impl::stats() const {
   return s;
 }
 
+std::vector<RankStats> Engine::Impl::ranks() const {
+  std::vector<double> busy;  // how long the oldest plan under way has been there; negative = none
+  {
+    std::lock_guard lock(mutex_);
+    const double since = std::chrono::duration<double>(Clock::now() - published_at_).count();
+    for (const EngineStats::Replica& r : published_.per_replica) busy.push_back(r.plans_in_flight > 0 ? r.step_age_seconds + since : -1);
+  }
+  std::vector<RankStats> out;
+  for (size_t i = 0; i < replicas_.size(); ++i) {
+    std::vector<RankProgress> ranks = replicas_[i]->executor().progress();
+    const Clock::time_point now = Clock::now();
+    const auto age = [&](Clock::time_point then) { return std::max(0.0, std::chrono::duration<double>(now - then).count()); };
+    for (RankProgress& r : ranks) {
+      RankStats& s = out.emplace_back();
+      s.replica = static_cast<int>(i);
+      s.heard_age = age(r.heard);
+      if (busy[i] >= 0) {
+        s.step_age = std::min(busy[i], age(r.step_ended));
+        s.progress_age = std::min(busy[i], age(r.moved));
+      }
+      s.progress = std::move(r);
+    }
+  }
+  return out;
+}
+
 bool Engine::Impl::drain(std::chrono::milliseconds wait) {
   std::unique_lock lock(mutex_);
   draining_ = true;
@@ -228,6 +263,8 @@ absl::StatusOr<std::string> Engine::submit(v1::GenerateRequest request, Callback
 absl::Status Engine::abort(const std::string& request_id) { return impl_->abort(request_id); }
 int64_t Engine::flush_cache() { return impl_->flush_cache(); }
 EngineStats Engine::stats() const { return impl_->stats(); }
+std::vector<RankStats> Engine::ranks() const { return impl_->ranks(); }
+const Histogram& Engine::queue_seconds() const { return impl_->queue_seconds(); }
 const ReplicaFacts& Engine::facts() const { return impl_->facts(); }
 const EngineOptions& Engine::options() const { return impl_->options(); }
 const ModelConfig& Engine::model() const { return impl_->model(); }

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/engine/executor.h"
+#include "runtime/engine/histogram.h"
 #include "runtime/model_config/model_config.h"
 #include "runtime/proto/generate.pb.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -51,6 +52,7 @@ struct EngineStats {
   // Tokens of requests with forced_token_ids, and those of them that the sampler would not have drawn. A receipt that was made here
   // gives none.
   uint64_t verified_tokens = 0, verification_mismatches = 0;
+  uint64_t model_digest_refusals = 0;     // requests with a require_model_digest that is not this model's; among the rejected
   struct Replica {
     bool alive = false;
     uint64_t steps = 0;           // results that came
@@ -60,6 +62,25 @@ struct EngineStats {
     int64_t running = 0, waiting = 0;
   };
   std::vector<Replica> per_replica;
+  // Seconds that the engine's own thread was busy, by what it did; the rest of the time it slept.
+  struct Busy {
+    double requests = 0;  // taking in new ones, aborts, flushes
+    double plans = 0;     // building plans and submitting them
+    double results = 0;   // matching draws with sequences; text, stops, digests
+    double answers = 0;   // callbacks: what is handed to the writers of streams
+    double statistics = 0;
+  };
+  Busy busy;
+};
+
+// A rank while its replica steps. Ages are seconds, counted from the moment the oldest plan under way came if nothing was heard since;
+// 0 = its replica has nothing to do.
+struct RankStats {
+  int replica = 0;
+  RankProgress progress;
+  double step_age = 0;      // since its last step ended
+  double progress_age = 0;  // since anything of it moved
+  double heard_age = 0;     // since its process was heard of, busy or not; 0 for ranks of this process
 };
 
 class Engine {
@@ -81,6 +102,8 @@ class Engine {
   // Forgets all cached prefixes that no running sequence uses; returns the pages freed.
   int64_t flush_cache();
   EngineStats stats() const;
+  std::vector<RankStats> ranks() const;  // of all replicas, as far as they report
+  const Histogram& queue_seconds() const;  // from a request's submission to its first place in a plan
   const ReplicaFacts& facts() const;  // of the first replica; all agree on ids
   const EngineOptions& options() const;
   const ModelConfig& model() const;

@@ -1,4 +1,5 @@
 // Lost worker groups, ranks that answer nonsense, steps that do not end.
+#include <atomic>
 #include <numeric>
 #include <thread>
 
@@ -181,8 +182,21 @@ TEST(EngineFailure, TheFirstLossIsTheOneThatIsNamed) {
       };
     };
   };
-  mode.replica_changes = {dies_of("rank 0 on host early", 3), dies_of("rank 1 on host late", 200)};
+  // The second dies when the engine has taken in the first loss, not sooner: on a busy machine 200 steps are no time.
+  std::atomic<Engine*> engine{nullptr};
+  const auto dies_later_of = [&](const char* what, uint64_t step) {
+    return [&, what, step](FakeOptions* o) {
+      o->tamper = [&, what, step](v1::StepResult* r) {
+        if (r->step() != step) return;
+        for (int i = 0; i < 6000 && (!engine || engine.load()->stats().replicas_alive == 2); ++i)
+          std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        r->set_failure(what);
+      };
+    };
+  };
+  mode.replica_changes = {dies_of("rank 0 on host early", 3), dies_later_of("rank 1 on host late", 200)};
   Harness h(mode);
+  engine = h.engine.get();
   for (const Seen& s : h.run(some(6, 400))) EXPECT_TRUE(absl::IsUnavailable(s.status)) << s.status;
   EXPECT_EQ(h.engine->stats().trouble, "rank 0 on host early");
 }

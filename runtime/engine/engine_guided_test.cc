@@ -49,6 +49,7 @@ std::vector<v1::GenerateRequest> guided() {
       s->add_guided_choice("yes"), s->add_guided_choice("no thanks"), s->set_logprobs(1), s->set_prompt_logprobs(1);
     });
     add(t, 12, [](auto* s) { s->set_guided_regex("x*"), s->set_min_tokens(5); });
+    add(t, 60, [](auto* s) { s->set_guided_grammar("root ::= e\ne ::= e [-+] e | \"(\" e \")\" | [a-z]{1,8}"); });
   }
   return all;
 }
@@ -58,6 +59,7 @@ grammar::Specification specification(const v1::SamplingParams& s) {
   if (s.has_guided_json()) return {Kind::kJsonSchema, s.guided_json(), {}};
   if (s.guided_json_object()) return {Kind::kJsonObject, "", {}};
   if (s.has_guided_regex()) return {Kind::kRegex, s.guided_regex(), {}};
+  if (s.has_guided_grammar()) return {Kind::kEbnf, s.guided_grammar(), {}};
   return {Kind::kChoice, "", {s.guided_choice().begin(), s.guided_choice().end()}};
 }
 
@@ -147,6 +149,7 @@ TEST(EngineGuided, AnswersAreWhatWasAskedFor) {
     free.mutable_sampling_params()->clear_guided_json_object();
     free.mutable_sampling_params()->clear_guided_regex();
     free.mutable_sampling_params()->clear_guided_choice();
+    free.mutable_sampling_params()->clear_guided_grammar();
     EXPECT_NE(h.run({free})[0].choices.at(0).tokens, c.tokens);
     EXPECT_NE(h.run({free})[0].choices.at(0).digest, c.digest);
   }
@@ -221,7 +224,8 @@ TEST(EngineGuided, BadConstraintsAreRefusedBeforeAnyWork) {
   refused([](auto* s) { s->add_guided_choice(""); }, bad, "guided_choice: choice 0");
   refused([](auto* s) { s->set_guided_regex("a"), s->add_guided_choice("b"); }, bad, "guided_regex and guided_choice");
   refused([](auto* s) { s->set_guided_regex("a"), s->add_allowed_token_ids(1); }, bad, "guided_regex and allowed_token_ids");
-  refused([](auto* s) { s->set_guided_grammar("root ::= a"); }, absl::StatusCode::kUnimplemented, "guided_grammar");
+  refused([](auto* s) { s->set_guided_grammar("root ::= a"); }, bad, "guided_grammar: line 1, column 10: the rule a is used");
+  refused([](auto* s) { s->set_guided_grammar("root ::= \"a\""), s->set_guided_regex("a"); }, bad, "guided_regex and guided_grammar");
   refused([](auto* s) { s->set_guided_regex("(?:a?b?c?d?){3000}"); }, bad, "too complex");
   refused([](auto* s) { s->set_guided_regex(""), s->set_ignore_eos(true); }, bad, "no token");
   refused([](auto* s) { (*s->mutable_logit_bias())[-1] = 1; }, bad, "logit_bias: -1");

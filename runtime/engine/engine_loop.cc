@@ -1,5 +1,7 @@
 #include "runtime/engine/engine_loop.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -14,7 +16,14 @@ constexpr std::chrono::milliseconds kWatch{100};
 
 }  // namespace
 
+void Engine::Impl::lap(double& part) {
+  const Clock::time_point now = Clock::now();
+  part += std::chrono::duration<double>(now - lap_).count();
+  lap_ = now;
+}
+
 void Engine::Impl::run() {
+  pthread_setname_np(pthread_self(), "invar-engine");
   while (true) {
     Inbox inbox;
     {
@@ -23,6 +32,7 @@ void Engine::Impl::run() {
       if (stopping_) break;
       std::swap(inbox, inbox_);
     }
+    lap_ = Clock::now();
     for (Event& e : inbox.events) {
       if (!replicas_[e.replica]->alive()) continue;
       if (e.result.ok()) {
@@ -31,12 +41,17 @@ void Engine::Impl::run() {
         lose(e.replica, e.result.status());
       }
     }
+    inbox.events.clear();
+    lap(counted_.busy.results);
     for (auto& request : inbox.submitted) accept(std::move(request));
     for (const std::string& id : inbox.aborted) cancel(id);
     for (const auto& flush : inbox.flushes) flush->set_value(flush_now());
+    lap(counted_.busy.requests);
     submit_plans();
+    lap(counted_.busy.plans);
     watch_deadlines();
     publish();
+    lap(counted_.busy.statistics);
   }
   Inbox inbox;
   {
@@ -97,14 +112,14 @@ void Engine::Impl::cancel(const std::string& id) {
 
 void Engine::Impl::take_result(int index, const v1::StepResult& result) {
   engine::Replica& replica = *replicas_[index];
-  absl::StatusOr<std::vector<engine::Replica::Draw>> draws = replica.match(result);
-  if (!draws.ok()) {
-    lose(index, draws.status());
+  const absl::StatusOr<engine::Replica::Matched> matched = replica.match(result);
+  if (!matched.ok()) {
+    lose(index, matched.status());
     return;
   }
   last_progress_ = Clock::now();
   std::vector<engine::Request*> touched;
-  for (const engine::Replica::Draw& draw : *draws) {
+  for (const engine::Replica::Draw& draw : matched->draws) {
     engine::Sequence* s = draw.sequence;
     engine::Request* request = s->request;
     for (const v1::TokenResult* r : draw.results) {
@@ -118,19 +133,22 @@ void Engine::Impl::take_result(int index, const v1::StepResult& result) {
     if (request->choices_held && (!request->prompt_logprobs_missing() || s->state == engine::Sequence::State::kDone)) release_choices(request);
     if (request->has_response() && !std::exchange(request->touched, true)) touched.push_back(request);
   }
+  lap(counted_.busy.results);
   for (engine::Request* request : touched) {
     request->touched = false;
     send(request);
   }
+  lap(counted_.busy.answers);
 }
 
 void Engine::Impl::send(engine::Request* request) {
-  const v1::GenerateResponse response = request->take_response();
+  const v1::GenerateResponse& response = request->response();
   uint64_t tokens = 0;
   for (const v1::ChoiceDelta& d : response.choices()) tokens += d.token_ids_size();
   counted_.generation_tokens += tokens;
   if (!response.finished()) {
     request->callback(absl::OkStatus(), &response);
+    request->response_taken();
     return;
   }
   ++counted_.finished;
@@ -211,7 +229,7 @@ void Engine::Impl::submit_plans() {
     for (size_t i = 0; i < replicas_.size(); ++i) {
       engine::Replica& replica = *replicas_[i];
       while (replica.alive() && replica.in_flight() < options_.plans_in_flight) {
-        v1::StepPlan plan;
+        v1::StepPlan& plan = plan_;
         absl::Status status;
         std::function<void(const v1::StepPlan&)> observer;
         if (options_.observer) observer = [&](const v1::StepPlan& p) { options_.observer(p, static_cast<int>(i)); };
@@ -226,6 +244,7 @@ void Engine::Impl::submit_plans() {
           if (!s->request->queued) continue;
           counted_.prompt_tokens += s->prompt_length;
           counted_.cached_tokens += s->cached_tokens;
+          queue_seconds_.observe(std::chrono::duration<double>(Clock::now() - s->request->submitted).count());
           no_longer_queued(s->request);
         }
       }
@@ -244,7 +263,10 @@ void Engine::Impl::watch_deadlines() {
   for (size_t i = 0; i < replicas_.size(); ++i) {
     engine::Replica& r = *replicas_[i];
     const bool overdue = r.alive() && r.in_flight() > 0 && Clock::now() - r.step_began() > options_.step_timeout;
-    if (overdue && !r.overdue) spdlog::error("replica {}: a step has had no result for {} ms", i, options_.step_timeout.count());
+    if (overdue && !r.overdue) {
+      const std::string stall = describe_stall(r.executor().progress(), Clock::now());
+      spdlog::error("replica {}: a step has had no result for {} ms{}{}", i, options_.step_timeout.count(), stall.empty() ? "" : "; ", stall);
+    }
     if (!overdue && r.overdue && r.alive()) spdlog::warn("replica {}: the overdue step has come back", i);
     r.overdue = overdue;
   }
@@ -270,8 +292,9 @@ void Engine::Impl::publish() {
     ++s.replicas_alive;
     if (replica->overdue) {
       s.healthy = false;
+      const std::string stall = describe_stall(replica->executor().progress(), Clock::now());
       s.trouble += message(s.trouble.empty() ? "" : "; ", "replica ", i, ": a step has had no result for ",
-                           options_.step_timeout.count(), " ms");
+                           options_.step_timeout.count(), " ms", stall.empty() ? "" : ": ", stall);
     } else {
       ++s.replicas_stepping;
     }
@@ -289,6 +312,7 @@ void Engine::Impl::publish() {
   }
   std::lock_guard lock(mutex_);
   s.rejected = published_.rejected;
+  s.model_digest_refusals = published_.model_digest_refusals;
   published_ = std::move(s);
   published_progress_ = last_progress_;
   published_at_ = Clock::now();

@@ -31,6 +31,8 @@ class Engine::Impl {
   absl::Status abort(const std::string& request_id);
   int64_t flush_cache();
   EngineStats stats() const;
+  std::vector<RankStats> ranks() const;
+  const Histogram& queue_seconds() const { return queue_seconds_; }
   bool drain(std::chrono::milliseconds wait);
   void stop();
   void shutdown(std::chrono::milliseconds wait);
@@ -71,6 +73,7 @@ class Engine::Impl {
   int least_loaded() const;  // among those that step, else among those that live; -1 = none lives
   void watch_deadlines();
   void publish();
+  void lap(double& part);  // adds the time since the last call
 
   const EngineOptions options_;
   const ModelConfig model_;
@@ -82,10 +85,13 @@ class Engine::Impl {
   // Engine's thread only.
   std::map<std::string, std::unique_ptr<engine::Request>> requests_;
   Clock::time_point last_progress_;
+  Clock::time_point lap_;
   std::string first_loss_;  // empty = no replica was lost
   EngineStats counted_;
+  v1::StepPlan plan_;  // being built; kept, for the memory of its chunks
 
   // Shared.
+  Histogram queue_seconds_;
   mutable std::mutex mutex_;
   std::condition_variable wake_, done_;
   Inbox inbox_;

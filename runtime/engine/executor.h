@@ -5,8 +5,10 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/engine/rank_progress.h"
 #include "runtime/proto/step.pb.h"
 
 namespace invar {
@@ -24,7 +26,7 @@ struct ReplicaFacts {
   int ranks = 1;
 };
 
-// submit() and next() are called from two different threads, each always from the same one.
+// submit() and next() are called from two different threads, each always from the same one; progress() from any.
 class Executor {
  public:
   virtual ~Executor() = default;
@@ -36,6 +38,8 @@ class Executor {
   virtual absl::StatusOr<v1::StepResult> next(std::chrono::milliseconds wait) = 0;
   // Tells the ranks to leave and waits at most `wait` for them.
   virtual void shutdown(std::chrono::milliseconds wait) = 0;
+  // Of every rank, as last heard; empty where nobody reports. Never waits for a rank.
+  virtual std::vector<RankProgress> progress() const { return {}; }
 };
 
 }  // namespace invar

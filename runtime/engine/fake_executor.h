@@ -53,6 +53,7 @@ struct FakeOptions {
   uint64_t hang_at_step = 0;      // never answers this step until release() is called
   bool depends_on_batch = false;  // control arm: the draw depends on the row in the batch
   std::function<void(v1::StepResult*)> tamper;  // ranks that answer nonsense
+  std::function<std::vector<RankProgress>()> progress;  // what the ranks report; none = nothing
 };
 
 class FakeExecutor final : public Executor {
@@ -62,6 +63,7 @@ class FakeExecutor final : public Executor {
   absl::Status submit(const v1::StepPlan& plan) override;
   absl::StatusOr<v1::StepResult> next(std::chrono::milliseconds wait) override;
   void shutdown(std::chrono::milliseconds wait) override;
+  std::vector<RankProgress> progress() const override { return options_.progress ? options_.progress() : std::vector<RankProgress>(); }
 
   // What plans did wrong; empty is good. Survives the executor in tests that keep the pointer.
   struct Report {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -39,9 +40,13 @@ class Replica {
   // sequences wait for, token ids of the vocabulary. Internal otherwise: ranks and coordinator no longer agree on what happens.
   struct Draw {
     Sequence* sequence;
-    std::vector<const v1::TokenResult*> results;  // ascending positions
+    std::span<const v1::TokenResult* const> results;  // ascending positions
   };
-  absl::StatusOr<std::vector<Draw>> match(const v1::StepResult& result);
+  struct Matched {
+    std::vector<const v1::TokenResult*> results;  // in order of (sequence, position)
+    std::vector<Draw> draws;
+  };
+  absl::StatusOr<Matched> match(const v1::StepResult& result);
 
   // Marks it lost and hands its sequences back.
   std::vector<Sequence*> lose(const absl::Status& why);

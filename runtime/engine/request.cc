@@ -95,8 +95,8 @@ bool Request::take(Sequence* s, const v1::TokenResult& result) {
   return ended;
 }
 
-v1::GenerateResponse Request::take_response() {
-  v1::GenerateResponse out = std::exchange(response_, {});
+const v1::GenerateResponse& Request::response() {
+  v1::GenerateResponse& out = response_;
   out.set_request_id(valid_.id);
   if (!prompt_logprobs_sent_) {
     for (v1::TokenLogprobs& p : prompt_logprobs_) *out.add_prompt_logprobs() = std::move(p);

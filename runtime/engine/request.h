@@ -1,6 +1,7 @@
 // A request from its acceptance to its last response: its choices and the response being gathered.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -41,12 +42,14 @@ class Request {
   uint64_t verified() const { return verified_; }
   uint64_t mismatches() const { return mismatches_; }
   bool has_response() const { return response_.choices_size() > 0; }
-  // What was gathered since the last call; with usage and finished set if it is the last.
-  v1::GenerateResponse take_response();
+  // What was gathered since response_taken(), to be called once before it; with usage and finished set if it is the last.
+  const v1::GenerateResponse& response();
+  void response_taken() { response_.Clear(); }  // keeps the memory for the next
 
   // Kept by the engine.
   Engine::Callback callback;
   int replica = -1;
+  std::chrono::steady_clock::time_point submitted;
   bool queued = true;           // no sequence has started yet
   bool choices_held = false;    // all choices but the first wait for the prompt's log-probabilities
   bool touched = false;         // has something to say after this step

@@ -62,12 +62,11 @@ absl::Status check_drawable(const v1::SamplingParams& s, const ValidationLimits&
 }
 
 absl::Status check_guided(const v1::SamplingParams& s, const ValidationLimits& limits) {
-  if (s.has_guided_grammar())
-    return absl::UnimplementedError("guided_grammar is not implemented; use guided_json, guided_regex or guided_choice");
   const std::pair<const char*, bool> all[] = {{"guided_json", s.has_guided_json()},
                                               {"guided_json_object", s.guided_json_object()},
                                               {"guided_regex", s.has_guided_regex()},
                                               {"guided_choice", s.guided_choice_size() > 0},
+                                              {"guided_grammar", s.has_guided_grammar()},
                                               {"allowed_token_ids", s.allowed_token_ids_size() > 0}};
   const char* given = nullptr;
   for (const auto& [field, is_given] : all) {
@@ -94,6 +93,9 @@ absl::StatusOr<std::shared_ptr<grammar::Grammar>> compile_guided(const v1::Sampl
   } else if (s.guided_choice_size() > 0) {
     field = "guided_choice";
     specification = {grammar::Specification::Kind::kChoice, "", {s.guided_choice().begin(), s.guided_choice().end()}};
+  } else if (s.has_guided_grammar()) {
+    field = "guided_grammar";
+    specification = {grammar::Specification::Kind::kEbnf, s.guided_grammar(), {}};
   } else {
     return nullptr;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/grammar/ebnf.h"
 #include "runtime/grammar/json_schema.h"
 #include "runtime/grammar/regex.h"
 #include "runtime/model_config/message.h"
@@ -11,10 +12,10 @@
 namespace invar::grammar {
 namespace {
 
-// What one mask may cost, counted in a way that does not depend on what is cached: nodes of the trie, each weighted by the number
-// of places of its state, and states met. A free JSON string over 150,000 tokens visits half a million nodes and a dozen states.
-constexpr int64_t kMostWork = 4'000'000;
-constexpr int64_t kMostStates = 20'000;
+// What one mask may cost, in nanoseconds or so, counted as if nothing were cached: the engine's thread waits for it, and whether
+// there is one must not depend on what other answers have left in the caches.
+constexpr int64_t kMostWork = 8'500'000;
+constexpr int64_t kNodeCost = 9, kTokenCost = 1, kGroupCost = 2500, kExitCost = 20;
 constexpr size_t kMostChoices = 10'000;
 
 void set(std::vector<uint8_t>* mask, int32_t token) { (*mask)[token / 8] |= static_cast<uint8_t>(1 << token % 8); }
@@ -33,6 +34,8 @@ absl::StatusOr<Network> network_of(const Specification& s, int64_t reach) {
       add_regex(b, Utf8Spelling(), *regex, /*search=*/false, b.start(root), b.end(root));
       return b.build(root);
     }
+    case Specification::Kind::kEbnf:
+      return ebnf_network(s.text, reach);
     case Specification::Kind::kChoice:
       break;
   }
@@ -72,112 +75,153 @@ Grammar::Grammar(Network network, std::shared_ptr<const TokenTexts> tokens, size
 void Grammar::make_room() {
   // Whole masks are cheap to make anew from frames, and a long counted string has one for each count: they go first.
   if (masks_.size() * tokens_->mask_bytes() > most_cached_bytes_ / 3) masks_.clear();
-  if (cached_bytes_ + automaton_.bytes() < most_cached_bytes_) return;
-  automaton_.clear();
+  if (cached_bytes_ + automaton_.bytes() < kept_bytes_ + most_cached_bytes_) return;
+  std::vector<int32_t*> kept;
+  for (Matcher* m : matchers_)
+    if (m->state_ >= 0) kept.push_back(&m->state_);
+  automaton_.keep_only(kept);
   frames_.clear();
   masks_.clear();
-  visited_.clear();
   cached_bytes_ = 0;
-  ++life_;
+  kept_bytes_ = automaton_.bytes();
 }
 
-int32_t Grammar::read(int32_t state, std::string_view text) {
-  for (const char c : text) {
-    if (state < 0) return state;
-    state = automaton_.next(state, static_cast<uint8_t>(c));
-  }
-  return state;
-}
-
-// Calls visit(node, state) for the nodes [begin, end) of the trie that can be reached from `state`, which is that of the node
-// they all lie below. False: too much work.
+// Allows the tokens of the nodes [begin, end) of the trie that can be reached from `state`, which is that of the node they all
+// lie below, and calls visit(node, state). Where all that is below a node leads back to its state, all of it is allowed at once
+// and not visited; where the text may leave its frame there, only with `skip`. False: too much work.
 template <class Visit>
-bool Grammar::walk(const TokenTrie& trie, int32_t begin, int32_t end, int32_t state, const Visit& visit) {
+bool Grammar::walk(const TokenTrie& trie, int32_t begin, int32_t end, int32_t state, bool skip, std::vector<uint8_t>* allowed,
+                   int64_t* work, const Visit& visit) {
   if (begin == end) return true;
   const std::span<const TokenTrie::Node> nodes = trie.nodes();
   by_depth_[nodes[begin].depth - 1] = state;
   for (int32_t i = begin; i < end;) {
     const TokenTrie::Node& node = nodes[i];
-    const int32_t next = automaton_.next(by_depth_[node.depth - 1], node.byte);
+    const int32_t from = by_depth_[node.depth - 1];
+    *work -= kNodeCost + automaton_.first_cost(from, node.byte);
+    if (*work < 0) return false;
+    const int32_t next = automaton_.next(from, node.byte);
     if (next == Automaton::kTooComplex) return false;
     if (next == Automaton::kDead) {
       i = node.end;
       continue;
     }
     by_depth_[node.depth] = next;
-    if (!visit(i, next)) return false;
-    i = automaton_.goes_on(next) ? i + 1 : node.end;
+    visit(i, next);
+    int32_t behind = automaton_.goes_on(next) ? i + 1 : node.end;
+    if ((skip || !automaton_.left(next)) && behind < node.end) {
+      int64_t cost = 0;
+      if ((node.below & ~automaton_.stays(next, &cost)) == 0) behind = node.end;
+      *work -= cost;
+    }
+    const std::span<const int32_t> tokens =
+        behind == node.end && automaton_.goes_on(next) ? trie.tokens_of(i, behind) : trie.tokens_of(i);
+    for (const int32_t token : tokens) set(allowed, token);
+    *work -= static_cast<int64_t>(tokens.size()) * kTokenCost;
+    i = behind;
   }
   return true;
 }
 
-const Grammar::Frame& Grammar::frame(int32_t state) {
-  const auto [found, added] = frames_.try_emplace(state);
-  Frame& f = found->second;
-  if (!added) return f;
+const Grammar::Frame& Grammar::frame(const Automaton::Group& group, int64_t most_work) {
+  const bool alone = group.outside == Automaton::kDead;
+  Frame& f = frames_[int64_t{group.frame} * 2 + (alone ? 1 : 0)];
+  if (f.complete || f.work > most_work) return f;
   const TokenTrie& trie = tokens_->trie;
-  f.allowed.resize(tokens_->mask_bytes());
-  int64_t work = 0, states = 0;
-  ++walks_;
-  f.too_complex = !walk(trie, 0, static_cast<int32_t>(trie.nodes().size()), state, [&](int32_t node, int32_t at) {
-    for (const int32_t token : trie.tokens_of(node)) set(&f.allowed, token);
-    if (automaton_.left(at) && trie.nodes()[node].end > node + 1) f.exits.push_back(node);
-    if (visited_.size() <= static_cast<size_t>(at)) visited_.resize(2 * static_cast<size_t>(at) + 64);
-    const auto size = static_cast<int64_t>(automaton_.size(at));
-    if (std::exchange(visited_[at], walks_) != walks_) states += 1 + size / 16;
-    return (work += 1 + size / 8) <= kMostWork && states <= kMostStates;
-  });
+  f.allowed.assign(tokens_->mask_bytes(), 0);
+  f.exits.clear();
+  automaton_.begin_walk();
+  int64_t work = most_work;
+  f.complete = walk(trie, 0, static_cast<int32_t>(trie.nodes().size()), group.frame, alone, &f.allowed, &work,
+                    [&](int32_t node, int32_t at) {
+                      if (!alone && automaton_.left(at) && trie.nodes()[node].end > node + 1) f.exits.push_back(node);
+                    });
+  f.work = f.complete ? most_work - work : most_work + 1;
+  if (!f.complete) f.allowed = {}, f.exits = {};
   cached_bytes_ += f.allowed.size() + f.exits.size() * 4 + 100;
   return f;
 }
 
 bool Grammar::compute(int32_t state, bool first, std::vector<uint8_t>* allowed) {
-  int64_t work = 0;
-  const auto take = [&](const TokenTrie& trie) {
-    return [&, this](int32_t node, int32_t at) {
-      for (const int32_t token : trie.tokens_of(node)) set(allowed, token);
-      return (work += 1 + static_cast<int64_t>(automaton_.size(at)) / 8) <= kMostWork;
-    };
-  };
+  int64_t work = kMostWork;
+  const auto nothing = [](int32_t, int32_t) {};
   if (first) {
     const TokenTrie& trie = tokens_->first_trie;
-    return walk(trie, 0, static_cast<int32_t>(trie.nodes().size()), state, take(trie));
+    automaton_.begin_walk();
+    return walk(trie, 0, static_cast<int32_t>(trie.nodes().size()), state, true, allowed, &work, nothing);
   }
   const TokenTrie& trie = tokens_->trie;
-  for (const Automaton::Group& g : automaton_.groups(state)) {
+  int64_t cost = 0;
+  const std::vector<Automaton::Group> groups = automaton_.groups(state, &cost, work);
+  if ((work -= cost) < 0) return false;
+  std::vector<const Frame*> frames;
+  for (const Automaton::Group& g : groups) {
     if (g.outside == Automaton::kTooComplex || g.frame < 0) return false;
-    const Frame& f = frame(g.frame);
-    if (f.too_complex) return false;
-    for (size_t i = 0; i < f.allowed.size(); ++i) (*allowed)[i] |= f.allowed[i];
-    if (g.outside == Automaton::kDead) continue;
-    for (const int32_t exit : f.exits)
-      if (!walk(trie, exit + 1, trie.nodes()[exit].end, g.outside, take(trie))) return false;
+    const Frame& f = frame(g, work);
+    if ((work -= f.work + kGroupCost) < 0 || !f.complete) return false;
+    if (std::find(frames.begin(), frames.end(), &f) == frames.end())
+      for (size_t i = 0; i < f.allowed.size(); ++i) (*allowed)[i] |= f.allowed[i];
+    frames.push_back(&f);
+  }
+  automaton_.begin_walk();
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (groups[i].outside == Automaton::kDead) continue;
+    for (const int32_t exit : frames[i]->exits)
+      if ((work -= kExitCost) < 0 ||
+          !walk(trie, exit + 1, trie.nodes()[exit].end, groups[i].outside, true, allowed, &work, nothing))
+        return false;
   }
   const TokenTrie& rest = tokens_->long_trie;
-  return walk(rest, 0, static_cast<int32_t>(rest.nodes().size()), state, take(rest));
+  return walk(rest, 0, static_cast<int32_t>(rest.nodes().size()), state, true, allowed, &work, nothing);
 }
 
-int32_t Matcher::state() {
-  if (life_ != grammar_->life_) {
-    state_ = grammar_->read(grammar_->automaton_.start(), text_);
-    life_ = grammar_->life_;
+Matcher::Matcher(std::shared_ptr<Grammar> grammar) : grammar_(std::move(grammar)) {
+  std::lock_guard lock(grammar_->mutex_);
+  grammar_->matchers_.insert(this);
+  state_ = grammar_->automaton_.start();
+}
+
+Matcher::Matcher(const Matcher& other) : grammar_(other.grammar_), any_(other.any_), ended_(other.ended_) {
+  std::lock_guard lock(grammar_->mutex_);
+  grammar_->matchers_.insert(this);
+  state_ = other.state_;
+}
+
+Matcher& Matcher::operator=(const Matcher& other) {
+  if (this == &other) return *this;
+  {
+    std::lock_guard lock(grammar_->mutex_);
+    grammar_->matchers_.erase(this);
   }
-  return state_;
+  grammar_ = other.grammar_;
+  any_ = other.any_;
+  ended_ = other.ended_;
+  std::lock_guard lock(grammar_->mutex_);
+  grammar_->matchers_.insert(this);
+  state_ = other.state_;
+  return *this;
+}
+
+Matcher::~Matcher() {
+  std::lock_guard lock(grammar_->mutex_);
+  grammar_->matchers_.erase(this);
 }
 
 bool Matcher::accept(int32_t token) {
   const TokenTexts& tokens = grammar_->tokens();
   if (ended_ || token < 0 || token >= tokens.vocab_size()) return false;
   std::lock_guard lock(grammar_->mutex_);
-  const int32_t from = state();
-  if (from < 0) return false;
+  if (state_ < 0) return false;
+  Automaton& automaton = grammar_->automaton_;
   if (std::find(tokens.end_tokens.begin(), tokens.end_tokens.end(), token) != tokens.end_tokens.end())
-    return ended_ = grammar_->automaton_.accepts(from);
+    return ended_ = automaton.accepts(state_);
   const std::string& text = tokens.text(token, !any_);
   if (text.empty()) return false;
-  const int32_t to = grammar_->read(from, text);
-  if (to < 0) return false;
-  text_ += text;
+  int32_t to = state_;
+  for (const char c : text) {
+    to = automaton.next(to, static_cast<uint8_t>(c));
+    if (to < 0) return false;
+  }
   any_ = true;
   state_ = to;
   return true;
@@ -185,14 +229,12 @@ bool Matcher::accept(int32_t token) {
 
 bool Matcher::may_end() {
   std::lock_guard lock(grammar_->mutex_);
-  const int32_t at = state();
-  return ended_ || (at >= 0 && grammar_->automaton_.accepts(at));
+  return ended_ || (state_ >= 0 && grammar_->automaton_.accepts(state_));
 }
 
 bool Matcher::must_end() {
   std::lock_guard lock(grammar_->mutex_);
-  const int32_t at = state();
-  return ended_ || (at >= 0 && grammar_->automaton_.accepts(at) && !grammar_->automaton_.goes_on(at));
+  return ended_ || (state_ >= 0 && grammar_->automaton_.accepts(state_) && !grammar_->automaton_.goes_on(state_));
 }
 
 absl::StatusOr<TokenMask> Matcher::mask(bool end_tokens) {
@@ -200,15 +242,14 @@ absl::StatusOr<TokenMask> Matcher::mask(bool end_tokens) {
   const bool first = !any_ && !g.tokens_->first_texts.empty();
   std::lock_guard lock(g.mutex_);
   g.make_room();
-  const int32_t at = state();
   const auto too_complex = [] { return absl::ResourceExhaustedError("too many ways to go on: the constraint is too complex"); };
-  if (at == Automaton::kTooComplex) return too_complex();
+  if (state_ == Automaton::kTooComplex) return too_complex();
   if (ended_) return std::make_shared<const std::vector<uint8_t>>(g.tokens_->mask_bytes());
-  const bool ends = end_tokens && at >= 0 && g.automaton_.accepts(at);
-  const auto [cached, added] = g.masks_.try_emplace(int64_t{at} * 4 + (first ? 2 : 0) + (ends ? 1 : 0));
+  const bool ends = end_tokens && state_ >= 0 && g.automaton_.accepts(state_);
+  const auto [cached, added] = g.masks_.try_emplace(int64_t{state_} * 4 + (first ? 2 : 0) + (ends ? 1 : 0));
   if (added) {
     std::vector<uint8_t> allowed(g.tokens_->mask_bytes());
-    if (at < 0 || g.compute(at, first, &allowed)) {
+    if (state_ < 0 || (g.automaton_.held(state_) <= Automaton::kMostHeld && g.compute(state_, first, &allowed))) {
       if (ends)
         for (const int32_t id : g.tokens_->end_tokens) set(&allowed, id);
       cached->second = std::make_shared<const std::vector<uint8_t>>(std::move(allowed));

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,14 +21,16 @@ namespace invar::grammar {
 inline constexpr size_t kMostSpecificationBytes = size_t{1} << 20;
 
 struct Specification {
-  enum class Kind : uint8_t { kJsonSchema, kJsonObject, kRegex, kChoice };
+  enum class Kind : uint8_t { kJsonSchema, kJsonObject, kRegex, kChoice, kEbnf };
   Kind kind = Kind::kJsonObject;
-  std::string text;                  // kJsonSchema, kRegex
+  std::string text;                  // kJsonSchema, kRegex, kEbnf
   std::vector<std::string> choices;  // kChoice
 };
 
 // Bit id % 8 of byte id / 8: the token may come next.
 using TokenMask = std::shared_ptr<const std::vector<uint8_t>>;
+
+class Matcher;
 
 // May be used by several threads; one at a time gets in.
 class Grammar {
@@ -35,7 +38,7 @@ class Grammar {
   static constexpr size_t kCacheBytes = size_t{24} << 20;
 
   // InvalidArgument names what is wrong or not supported, and where; the caller adds the field's name. Caches are emptied when
-  // they pass `most_cached_bytes`.
+  // they have grown by `most_cached_bytes`.
   static absl::StatusOr<std::shared_ptr<Grammar>> compile(const Specification& specification,
                                                           std::shared_ptr<const TokenTexts> tokens,
                                                           size_t most_cached_bytes = kCacheBytes);
@@ -52,34 +55,36 @@ class Grammar {
   struct Frame {
     std::vector<uint8_t> allowed;
     std::vector<int32_t> exits;  // nodes of the trie behind which what is around decides, if something is below them
-    bool too_complex = false;
+    int64_t work = 0;            // that the walk cost, or at least so much
+    bool complete = false;
   };
-  // All under the mutex.
-  const Frame& frame(int32_t state);
+  // All under the mutex. `work` is what a mask may still cost; walks take from it, and end when it is used up.
+  const Frame& frame(const Automaton::Group& group, int64_t most_work);
   bool compute(int32_t state, bool first, std::vector<uint8_t>* allowed);
   template <class Visit>
-  bool walk(const TokenTrie& trie, int32_t begin, int32_t end, int32_t state, const Visit& visit);
+  bool walk(const TokenTrie& trie, int32_t begin, int32_t end, int32_t state, bool skip, std::vector<uint8_t>* allowed,
+            int64_t* work, const Visit& visit);
   void make_room();
-  int32_t read(int32_t state, std::string_view text);
 
   const Network network_;
   const std::shared_ptr<const TokenTexts> tokens_;
   const size_t most_cached_bytes_;
   std::mutex mutex_;
   Automaton automaton_;
-  std::unordered_map<int32_t, Frame> frames_;
+  std::unordered_map<int64_t, Frame> frames_;     // by state, and whether something is around it
   std::unordered_map<int64_t, TokenMask> masks_;  // by state, first, may_end; null = too complex
-  size_t cached_bytes_ = 0;
-  uint64_t life_ = 1;  // of the automaton's state numbers
+  size_t cached_bytes_ = 0, kept_bytes_ = 0;
+  std::unordered_set<Matcher*> matchers_;
   std::vector<int32_t> by_depth_;
-  std::vector<uint32_t> visited_;  // by state: the walk that met it last
-  uint32_t walks_ = 0;
 };
 
 // The answer so far. Not for two threads at once.
 class Matcher {
  public:
-  explicit Matcher(std::shared_ptr<Grammar> grammar) : grammar_(std::move(grammar)) {}
+  explicit Matcher(std::shared_ptr<Grammar> grammar);
+  Matcher(const Matcher& other);
+  Matcher& operator=(const Matcher& other);
+  ~Matcher();
 
   // Takes the next token. False: the grammar does not allow it; nothing has changed. A token that ends the answer is taken if the
   // text may end, and no other after it.
@@ -94,13 +99,11 @@ class Matcher {
   absl::StatusOr<TokenMask> mask(bool end_tokens);
 
  private:
-  int32_t state();  // under the grammar's mutex
+  friend class Grammar;
 
   std::shared_ptr<Grammar> grammar_;
-  std::string text_;
   bool any_ = false, ended_ = false;
-  int32_t state_ = 0;
-  uint64_t life_ = 0;  // 0 = state_ is not known
+  int32_t state_ = 0;  // of the grammar's automaton, which renames it: under the mutex
 };
 
 }  // namespace invar::grammar

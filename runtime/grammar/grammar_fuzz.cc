@@ -1,6 +1,6 @@
-// libFuzzer target: the first byte says what the specification is (schema, regex, choices, one a line), the rest up to the first
-// zero byte is its text, and what follows chooses tokens on the way through it. Masks must agree with accept(); finished JSON
-// must parse.
+// libFuzzer target: the first byte says what the specification is (schema, regex, grammar, choices, one a line), the rest up to
+// the first zero byte is its text, and what follows chooses tokens on the way through it. Masks must agree with accept();
+// finished JSON must parse.
 //   runtime_grammar_fuzz CORPUS_FOLDER
 // writes samples into CORPUS_FOLDER if it is empty, so that no corpus has to be kept.
 #include <cstdlib>
@@ -25,6 +25,9 @@ constexpr const char* kSamples[] = {
     "o",
     "r(?:[a-f]{2,5}|\\d+\\.[^x]*)?$",
     "r(^a|b$|\\w\\s)*\\u00e9",
+    "groot ::= e\ne ::= e [-+] t | t # left\nt ::= [0-9]{1,3} | \"(\" e \")\" | (\"x\" t?)*",
+    "groot ::= \"{\" (p (\",\" p)*)? \"}\"\np ::= s \":\" (s | root)\ns ::= \"\\\"\" [^\"\\x00-\\x1f]* \"\\\"\"\n",
+    "groot ::= (\"(\" root \")\" | \"(\" root \",\" . \")\" | [\\u00e9-\\U0001F600])+ \"\"",
     "cyes\nno\nmaybe"};
 
 }  // namespace
@@ -54,6 +57,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 'r':
       s.kind = Specification::Kind::kRegex;
+      break;
+    case 'g':
+      s.kind = Specification::Kind::kEbnf;
       break;
     case 'c':
       s.kind = Specification::Kind::kChoice;

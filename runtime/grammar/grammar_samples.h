@@ -67,6 +67,10 @@ inline Specification schema_of(std::string text) {
   return {.kind = Specification::Kind::kJsonSchema, .text = std::move(text), .choices = {}};
 }
 
+inline Specification ebnf_of(std::string text) {
+  return {.kind = Specification::Kind::kEbnf, .text = std::move(text), .choices = {}};
+}
+
 inline bool token_allowed(const std::vector<uint8_t>& mask, int32_t token) { return mask[token / 8] >> token % 8 & 1; }
 
 inline std::vector<int32_t> allowed_ids(const std::vector<uint8_t>& mask) {

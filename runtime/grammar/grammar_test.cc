@@ -22,7 +22,9 @@ std::vector<Specification> specifications() {
           {.kind = Specification::Kind::kJsonObject, .text = "", .choices = {}},
           regex_of("(?:[ab]{2,40}x|\xc3\xa9.*)+"),
           {.kind = Specification::Kind::kChoice, .text = "", .choices = {"yes", "no", "maybe", "na\xc3\xafve"}},
-          schema_of(R"({"type":"string","minLength":20,"maxLength":90})")};
+          schema_of(R"({"type":"string","minLength":20,"maxLength":90})"),
+          ebnf_of("root ::= s\ns ::= \"(\" s \",\" s \")\" | \"(\" s \")\" | w (\" \" w)*\nw ::= [a-z\\u00e9]+ | \"\\\"\" "
+                  "[^\"]{0,30} \"\\\"\"")};
 }
 
 TEST(Grammar, MasksAreThoseOfEachTokenAlone) {
@@ -70,6 +72,37 @@ TEST(Grammar, MasksDoNotDependOnTheCompany) {
     ASSERT_TRUE(matchers[k].accept(token));
     taken[k].push_back(token);
   }
+}
+
+// Nor does it whether there is a mask: what it would cost is counted as if nothing were cached.
+TEST(Grammar, RefusalsDoNotDependOnTheCompany) {
+  std::mt19937 rng(8);
+  int refused = 0, allowed = 0;
+  for (const Specification& s : {ebnf_of("root ::= s\ns ::= [a-z ] s [a-z ] | \"\""),
+                                 ebnf_of("root ::= s\ns ::= s s s | [a-z ]{0,9}[a-z ]"), regex_of("(?:[a-z]{0,80} ?){0,50}"),
+                                 regex_of("(?:.{0,400}a){0,9}"), schema_of(R"({"type":"string","pattern":"(.*e.{12})+"})")}) {
+    const auto shared = compiled(s);
+    for (int answer = 0; answer < 4; ++answer) {
+      Matcher m(shared);
+      const auto lonely = Grammar::compile(s, sample_tokens(), answer % 2 ? Grammar::kCacheBytes : 10'000);
+      ASSERT_TRUE(lonely.ok());
+      Matcher alone(*lonely);
+      for (int i = 0; i < 40; ++i) {
+        const auto mask = m.mask(true), own = alone.mask(true);
+        ASSERT_EQ(mask.status(), own.status()) << s.text << " answer " << answer << " token " << i;
+        (mask.ok() ? allowed : refused)++;
+        if (!mask.ok()) break;
+        ASSERT_EQ(**mask, **own);
+        const std::vector<int32_t> ids = allowed_ids(**mask);
+        if (ids.empty()) break;
+        const int32_t token = ids[rng() % ids.size()];
+        ASSERT_TRUE(m.accept(token) && alone.accept(token));
+        if (m.ended()) break;
+      }
+    }
+  }
+  EXPECT_GT(refused, 0);
+  EXPECT_GT(allowed, 100);
 }
 
 // More states than the cache holds: it is emptied, and answers go on.

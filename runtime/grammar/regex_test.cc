@@ -1,31 +1,16 @@
 // Regular expressions against PCRE2: what is drawn matches, what matches can be drawn, and what is not supported is refused by
 // name.
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include "gtest/gtest.h"
 #include "runtime/grammar/grammar_samples.h"
+#include "runtime/grammar/pcre_judge.h"
 
 namespace invar::grammar {
 namespace {
 
-// The whole text must match.
 bool pcre_matches(const std::string& pattern, const std::string& text) {
-  int error;
-  size_t offset;
-  const std::string whole = "(?:" + pattern + ")";
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(whole.data()), whole.size(),
-                                   PCRE2_UTF | PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_DOLLAR_ENDONLY |
-                                       (pattern.find("\\u") != std::string::npos ? PCRE2_ALT_BSUX : 0),
-                                   &error, &offset, nullptr);
-  EXPECT_NE(code, nullptr) << pattern;
-  if (!code) return false;
-  pcre2_match_data* data = pcre2_match_data_create_from_pattern(code, nullptr);
-  const int rc = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, 0, data, nullptr);
-  EXPECT_TRUE(rc >= 0 || rc == PCRE2_ERROR_NOMATCH) << pattern << " error " << rc;
-  pcre2_match_data_free(data);
-  pcre2_code_free(code);
-  return rc >= 0;
+  const std::optional<bool> judged = pcre_judges(pattern, text);
+  EXPECT_TRUE(judged.has_value()) << pattern;
+  return judged.value_or(false);
 }
 
 std::shared_ptr<Grammar> compiled(const std::string& pattern) {

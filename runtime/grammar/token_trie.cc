@@ -1,7 +1,9 @@
 #include "runtime/grammar/token_trie.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <utility>
 
 #include "runtime/model_config/message.h"
 #include "runtime/tokenizer/utf8.h"
@@ -44,13 +46,70 @@ TokenTrie::TokenTrie(std::span<const std::string> texts, size_t shortest, size_t
     }
     for (size_t i = shared; i < text.size(); ++i) {
       path.push_back(static_cast<int32_t>(nodes_.size()));
-      nodes_.push_back({0, static_cast<int32_t>(tokens_.size()), static_cast<uint16_t>(i + 1), static_cast<uint8_t>(text[i])});
+      nodes_.push_back({0, static_cast<int32_t>(tokens_.size()), static_cast<uint16_t>(i + 1), static_cast<uint8_t>(text[i]), 0});
     }
     tokens_.push_back(id);
     last = text;
   }
   for (const int32_t node : path) nodes_[node].end = static_cast<int32_t>(nodes_.size());
-  nodes_.push_back({static_cast<int32_t>(nodes_.size()) + 1, static_cast<int32_t>(tokens_.size()), 0, 0});
+  nodes_.push_back({static_cast<int32_t>(nodes_.size()) + 1, static_cast<int32_t>(tokens_.size()), 0, 0, 0});
+  find_below();
+}
+
+uint64_t TokenTrie::kind_of(uint8_t c) {
+  static const std::array<uint64_t, 128> kinds = [] {
+    std::array<uint64_t, 128> out{};
+    int bits = 0;
+    const auto together = [&](int first, int last) {
+      bool any = false;
+      for (int i = first; i <= last; ++i) {
+        if (out[i] != 0) continue;
+        out[i] = uint64_t{1} << bits;
+        any = true;
+      }
+      bits += any ? 1 : 0;
+    };
+    for (const char alone : {'\t', '\n', '\r'}) together(alone, alone);
+    together(0, 0x1f);
+    for (const auto& [first, last] : {std::pair('0', '9'), {'a', 'f'}, {'g', 'z'}, {'A', 'F'}, {'G', 'Z'}}) together(first, last);
+    for (int i = 0x20; i < 128; ++i) together(i, i);
+    return out;
+  }();
+  return kinds[c];
+}
+
+// A node within a character, or behind bytes that are none, has kBroken: what is below it is not the same behind every character.
+void TokenTrie::find_below() {
+  const auto count = static_cast<int32_t>(nodes_.size()) - 1;
+  struct Place {
+    int32_t node;
+    std::string begun;  // of a character
+  };
+  std::vector<Place> path;
+  std::vector<int32_t> parent(count, -1);
+  std::vector<uint64_t> kind(count);
+  std::vector<bool> whole(count);
+  for (int32_t i = 0; i < count; ++i) {
+    path.resize(nodes_[i].depth - 1);
+    std::string begun;
+    kind[i] = kCharacters;
+    if (!path.empty()) {
+      parent[i] = path.back().node;
+      begun = path.back().begun;
+      kind[i] |= kind[parent[i]] & kBroken;
+    }
+    begun += static_cast<char>(nodes_[i].byte);
+    std::string rest = begun, read;
+    tokenizer::drain_lossy(rest, /*last=*/false, read);
+    if (!read.empty() && read != begun) kind[i] |= kBroken;
+    whole[i] = rest.empty() && (kind[i] & kBroken) == 0;
+    if (begun.size() == 1 && nodes_[i].byte < 128) kind[i] = kind_of(nodes_[i].byte) | (kind[i] & kBroken);
+    path.push_back({i, std::move(rest)});
+  }
+  for (int32_t i = count; i-- > 0;)
+    if (parent[i] >= 0) nodes_[parent[i]].below |= kind[i] | nodes_[i].below;
+  for (int32_t i = 0; i < count; ++i)
+    if (!whole[i]) nodes_[i].below |= kBroken;
 }
 
 TokenTexts::TokenTexts(std::vector<std::string> t, std::vector<std::string> f, std::vector<int32_t> e)

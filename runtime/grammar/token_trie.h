@@ -20,21 +20,33 @@ class TokenTrie {
   // texts[id] = the bytes of a token; it is there if they are at least `shortest` and at most `longest`. Empty ones never are.
   explicit TokenTrie(std::span<const std::string> texts, size_t shortest = 1, size_t longest = SIZE_MAX);
 
+  // Kinds of characters, as bits of a set. ASCII: a bit each, or one for a range of them. kCharacters: characters of several
+  // bytes, whole but for the last. kBroken: bytes that are no characters, or that begin within one.
+  static constexpr uint64_t kCharacters = uint64_t{1} << 63, kBroken = uint64_t{1} << 62;
+  static uint64_t kind_of(uint8_t ascii);
+
   // Nodes in depth-first order; the root is no node. Children of the root have depth 1.
   struct Node {
     int32_t end;          // behind the last node below it
     int32_t first_token;  // its tokens: tokens()[first_token .. next node's first_token)
     uint16_t depth;
     uint8_t byte;
+    uint64_t below;  // kinds of the characters on all ways down from here
   };
   std::span<const Node> nodes() const { return {nodes_.data(), nodes_.size() - 1}; }
   std::span<const int32_t> tokens_of(int32_t node) const {
     return {tokens_.data() + nodes_[node].first_token,
             static_cast<size_t>(nodes_[node + 1].first_token - nodes_[node].first_token)};
   }
+  // Those of the nodes [begin, end).
+  std::span<const int32_t> tokens_of(int32_t begin, int32_t end) const {
+    return {tokens_.data() + nodes_[begin].first_token, static_cast<size_t>(nodes_[end].first_token - nodes_[begin].first_token)};
+  }
   int64_t longest() const { return longest_; }  // bytes of a token
 
  private:
+  void find_below();
+
   std::vector<Node> nodes_;  // and one behind the last
   std::vector<int32_t> tokens_;
   int64_t longest_ = 0;

@@ -357,14 +357,15 @@ void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, c
   if (n > 0) {
     linear_column(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.router, .y_fp32 = scores,
                             .y_stride = experts});
-    route(device_, {.rows = n, .experts = experts, .top_k = top_k, .renormalise = config_.moe.norm_topk_prob, .logits = scores,
-                    .ids = ids, .weights = weights});
   }
+  const Router router{.rows = n, .experts = experts, .top_k = top_k, .renormalise = config_.moe.norm_topk_prob, .logits = scores,
+                      .ids = ids, .weights = weights};
   if (experts_at_home_ && !trace_) {  // a trace wants the rows' places on the host
     if (n == 0) return;
-    moe_at_home(n, held_[local_layer], ids, weights);
+    moe_at_home(n, held_[local_layer], router);
     return add_block({layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm}, n);
   }
+  if (n > 0) route(device_, router);
   if (trace_) {
     trace_->record(ROUTER_LOGITS, layer, scores, experts, 0, experts);
     trace_->record(EXPERT_IDS, layer, ids, top_k, 0, top_k);
@@ -393,29 +394,26 @@ void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, c
 }
 
 // Every expert is here, so rows need not travel, and the host need not know who goes where.
-void Decoder::moe_at_home(int64_t n, const HeldExperts& held, const int32_t* ids, const float* weights) {
+void Decoder::moe_at_home(int64_t n, const HeldExperts& held, const Router& router) {
   const int64_t hidden = config_.hidden_size, experts = config_.moe.num_experts, top_k = config_.moe.top_k, rows = n * top_k;
   int64_t* offsets = room<int64_t>(device_, expert_order_, experts + 1 + rows + (rows + 1) / 2);
   int64_t* row_of = offsets + experts + 1;
   int32_t* token_of = reinterpret_cast<int32_t*>(row_of + rows);
-  order_by_expert(device_, {.rows = n, .top_k = top_k, .experts = experts, .ids = ids, .offsets = offsets, .row_of = row_of,
-                            .token_of = token_of});
-  const int64_t bytes = hidden * int64_t{sizeof(Bf16)};
-  Bf16* x = room<Bf16>(device_, moved_, 2 * rows * hidden);
-  Bf16* results = x + rows * hidden;
-  gather_rows(device_, {.count = rows, .row_bytes = bytes, .from = normed_.data(), .from_stride = bytes, .index = token_of, .to = x,
-                        .to_stride = bytes});
+  route_in_order(device_, router, {.rows = n, .top_k = top_k, .experts = experts, .ids = router.ids, .offsets = offsets,
+                                   .row_of = row_of, .token_of = token_of});
+  Bf16* results = room<Bf16>(device_, moved_, rows * hidden);
   float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.expert.nodes.size()) * rows * hidden);
   const bool finished = !shard_.expert.k.empty() && root_alone(shard_.expert.nodes);
   if (!shard_.expert.k.empty())
-    expert_mlp(device_, {.offsets_on_device = offsets, .rows = rows, .experts = held.weights, .table = &held.table, .x = x,
-                         .hidden = hidden, .segments = shard_.expert.segments, .first = shard_.expert.first,
-                         .last = shard_.expert.last, .nodes = shard_.expert.nodes, .partials = partials,
+    expert_mlp(device_, {.offsets_on_device = offsets, .rows = rows, .experts = held.weights, .table = &held.table,
+                         .x = normed_.as<Bf16>(), .index = token_of, .hidden = hidden, .segments = shard_.expert.segments,
+                         .first = shard_.expert.first, .last = shard_.expert.last, .nodes = shard_.expert.nodes,
+                         .partials = partials,
                          .y = finished ? results : nullptr, .scratch = &expert_scratch_});
   all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results,
                    .finished = finished});
-  combine(device_, {.rows = n, .width = hidden, .top_k = top_k, .expert_rows = results, .row_of = row_of, .weights = weights,
-                    .y = output_.as<Bf16>()});
+  combine(device_, {.rows = n, .width = hidden, .top_k = top_k, .expert_rows = results, .row_of = row_of,
+                    .weights = router.weights, .y = output_.as<Bf16>()});
 }
 
 // Slot by slot, as columns [slot * hidden, (slot + 1) * hidden) of one wide row a token.

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/attention/attention.h"
 #include "kernels/device/device.h"
+#include "kernels/moe/router.h"
 #include "kernels/rope/rope.h"
 #include "parallel/exchange/expert_exchange.h"
 #include "parallel/reduce/tree_all_reduce.h"
@@ -86,7 +87,7 @@ class Decoder {
     const Bf16* next_norm;
   };
   void add_block(const BlockEnd& end, int64_t rows);
-  void moe_at_home(int64_t rows, const HeldExperts& held, const int32_t* ids, const float* weights);
+  void moe_at_home(int64_t rows, const HeldExperts& held, const Router& router);
   void trace_experts(int64_t rows, int64_t layer, const parallel::ReturnedRows& home);
   void layers(const StepRows& rows);
   void head(const StepRows& rows, const LogitsSink& sink);

@@ -2,9 +2,10 @@
 // operations of a step cost at the rates measured in the same run.
 //
 //   runtime_decoder_cuda_bench CONFIG.JSON [--profile tc] [--decode ROWSxCONTEXT ...] [--prefill TOKENS ...] [--price]
+//   [--breakdown]
 //
-// --price: the same steps with linears by cuBLASLt as it likes, by turns with ours; ours / free - 1 is what the contract's order of
-// adding costs.
+// --price: the same steps with linears by cuBLASLt as it likes, by turns with ours; ours / free - 1 is what the contract's order
+// of adding costs. --breakdown: what the kinds of operations cost (step_parts.h).
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -18,6 +19,7 @@
 #include "runtime/model/decoder.h"
 #include "runtime/model/free_linears.h"
 #include "runtime/model/step_cost.h"
+#include "runtime/model/step_parts.h"
 #include "runtime/weights/dummy_weights.h"
 
 namespace invar {
@@ -30,7 +32,7 @@ struct Options {
   int threads = 16, tp = 1;
   int steps = 20;
   bool eager = false;
-  bool price = false;
+  bool price = false, breakdown = false;
 };
 
 constexpr int64_t kPage = 64;
@@ -40,7 +42,8 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 // `sequences` that each have pages of their own, one after the other.
 class Batch {
  public:
-  Batch(const ModelConfig& config, int64_t sequences, int64_t tokens) : vocab_(config.vocab_size), pages_((tokens + kPage - 1) / kPage) {
+  Batch(const ModelConfig& config, int64_t sequences, int64_t tokens)
+      : vocab_(config.vocab_size), pages_((tokens + kPage - 1) / kPage) {
     for (int64_t s = 0; s < sequences; ++s) {
       std::vector<int32_t>& table = tables_.emplace_back();
       for (int64_t p = 0; p < pages_; ++p) table.push_back(static_cast<int32_t>(s * pages_ + p));
@@ -52,7 +55,8 @@ class Batch {
     for (size_t s = 0; s < tables_.size(); ++s) {
       r.page_tables.push_back(tables_[s]);
       for (int64_t p = first; p < first + count; ++p) {
-        r.tokens.push_back(static_cast<int32_t>(numerics::mix64(static_cast<uint64_t>(p) * 977 + s) % static_cast<uint64_t>(vocab_)));
+        r.tokens.push_back(
+            static_cast<int32_t>(numerics::mix64(static_cast<uint64_t>(p) * 977 + s) % static_cast<uint64_t>(vocab_)));
         r.positions.push_back(static_cast<int32_t>(p));
         r.sequences.push_back(static_cast<int32_t>(s));
         r.slots.push_back(static_cast<int64_t>(s) * pages_ * kPage + p);
@@ -109,7 +113,9 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
   const ModelConfig* config = &p.config;
   const parallel::Layout layout{.tp = o.tp};
   const auto at = parallel::coordinates_of(layout, transport.rank());
-  auto device = Device::open({.profile = p.profile, .threads = std::max(1, o.threads / o.tp), .backend = Backend::kCuda,
+  auto device = Device::open({.profile = p.profile,
+                              .threads = std::max(1, o.threads / o.tp),
+                              .backend = Backend::kCuda,
                               .cuda_device = transport.rank()});
   if (!device.ok()) return device.status();
   std::unique_ptr<parallel::Transport> nccl;
@@ -128,8 +134,12 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
   }
   const double begin = now();
   auto decoder = Decoder::load(**device, nccl ? *nccl : transport, *config,
-                               {.layout = layout, .at = at, .kv = {p.tokens / kPage + 1, kPage}, .max_positions = p.longest,
-                                .record_decode = !o.eager, .peer = peer.get()},
+                               {.layout = layout,
+                                .at = at,
+                                .kv = {p.tokens / kPage + 1, kPage},
+                                .max_positions = p.longest,
+                                .record_decode = !o.eager,
+                                .peer = peer.get()},
                                *make_dummy_weights(*config, 0), {});
   if (!decoder.ok()) return decoder.status();
   (*device)->synchronize();
@@ -141,10 +151,10 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
   const bool prints = transport.rank() == 0;
   const double read = ceilings::cuda_read_rate(**device), matrix = ceilings::cuda_matrix_rate(**device);
   if (prints)
-    std::printf("%s, %s, %s, tp %d%s: %.1f GB of weights loaded in %.1f s; a GPU's read %.0f GB/s, matrix %.0f TFLOP/s\n", o.model.c_str(),
-                std::string(name(p.profile)).c_str(), (*device)->describe().c_str(), o.tp,
-                o.tp > 1 ? (" over " + o.exchange).c_str() : "", static_cast<double>(d.weight_bytes()) * 1e-9, loaded, read * 1e-9,
-                matrix * 1e-12);
+    std::printf("%s, %s, %s, tp %d%s: %.1f GB of weights loaded in %.1f s; a GPU's read %.0f GB/s, matrix %.0f TFLOP/s\n",
+                o.model.c_str(), std::string(name(p.profile)).c_str(), (*device)->describe().c_str(), o.tp,
+                o.tp > 1 ? (" over " + o.exchange).c_str() : "", static_cast<double>(d.weight_bytes()) * 1e-9, loaded,
+                read * 1e-9, matrix * 1e-12);
   const auto forward = [&](const StepRows& rows) {
     d.forward(rows, nullptr, [](int64_t, int64_t, const float*) {});
     (*device)->synchronize();
@@ -180,26 +190,64 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
     std::sort(ours.begin(), ours.end());
     std::sort(free.begin(), free.end());
     const double a = ours[kTurns / 2], b = free[kTurns / 2];
-    std::printf("  price of the order: ours %.3f ms, linears by cuBLASLt %.3f ms: %+.1f %%\n", a * 1e3, b * 1e3, 100 * (a / b - 1));
+    std::printf("  price of the order: ours %.3f ms, linears by cuBLASLt %.3f ms: %+.1f %%\n", a * 1e3, b * 1e3,
+                100 * (a / b - 1));
     return absl::OkStatus();
+  };
+  std::unique_ptr<StepParts> parts;
+  if (o.breakdown) parts = std::make_unique<StepParts>(**device);
+  // Events around every call; what the step takes longer than they say are gaps, launches and the host.
+  const auto break_down_prompt = [&](const StepRows& rows, double seconds) {
+    if (!parts) return;
+    parts->time_calls();
+    forward(rows);
+    const auto times = parts->times();
+    if (!prints) return;
+    double rest = seconds * 1e3;
+    std::printf("  of it, ms:");
+    for (int i = 0; i < kStepParts; ++i) {
+      rest -= times[i] * 1e-3;
+      if (times[i] > 0)
+        std::printf(" %s %.2f = %.1f %%,", std::string(name(StepPart(i))).c_str(), times[i] * 1e-3,
+                    times[i] * 0.1 / (seconds * 1e3));
+    }
+    std::printf(" the rest %.2f\n", rest);
+  };
+  // A recorded step without one kind after the other.
+  const auto break_down = [&](const StepRows& rows, double seconds) {
+    if (!parts) return;
+    if (prints) std::printf("  without, us less:");
+    for (int i = 0; i <= kStepParts; ++i) {
+      parts->leave_out(i < kStepParts ? 1u << i : (1u << kStepParts) - 1);
+      for (int again = 0; again < 4; ++again) forward(rows);
+      const double without = median(o.steps, rows);
+      if (!prints) continue;
+      if (i == kStepParts)
+        std::printf(" all: %.1f are left\n", without * 1e6);
+      else
+        std::printf(" %s %.1f,", std::string(name(StepPart(i))).c_str(), (seconds - without) * 1e6);
+    }
+    parts->leave_out(0);
   };
   for (const int64_t prompt : o.prefill) {
     const Batch batch(*config, 1, prompt);
     const double seconds = median(5, batch.rows(0, prompt)), rate = prefill_operations(*config, prompt) / seconds / o.tp;
-    if (!prints) continue;
-    std::printf("prefill %6ld tokens         %9.2f ms  %6.0f TFLOP/s = %3.0f %% of the matrix ceiling\n", static_cast<long>(prompt),
-                seconds * 1e3, rate * 1e-12, 100 * rate / matrix);
+    if (prints)
+      std::printf("prefill %6ld tokens         %9.2f ms  %6.0f TFLOP/s = %3.0f %% of the matrix ceiling\n",
+                  static_cast<long>(prompt), seconds * 1e3, rate * 1e-12, 100 * rate / matrix);
+    break_down_prompt(batch.rows(0, prompt), seconds);
     if (const absl::Status priced = price(3, batch.rows(0, prompt)); !priced.ok()) return priced;
   }
   for (const Shape& s : p.decode) {
     const Batch batch(*config, s.rows, s.context + 1);
     const double seconds = median(o.steps, batch.rows(s.context, 1));
-    const double bytes = (step_weight_bytes(*config, s.rows) +
-                          kv_bytes_per_token(*config) * static_cast<double>(s.rows * (s.context + 1))) / o.tp;
-    if (!prints) continue;
-    std::printf("decode  %6ld x %6ld        %9.3f ms  floor %.3f ms (%.2f GB): %.2f of it, %.0f tok/s\n", static_cast<long>(s.rows),
-                static_cast<long>(s.context), seconds * 1e3, bytes / read * 1e3, bytes * 1e-9, seconds / (bytes / read),
-                static_cast<double>(s.rows) / seconds);
+    const double bytes =
+        (step_weight_bytes(*config, s.rows) + kv_bytes_per_token(*config) * static_cast<double>(s.rows * (s.context + 1))) / o.tp;
+    if (prints)
+      std::printf("decode  %6ld x %6ld        %9.3f ms  floor %.3f ms (%.2f GB): %.2f of it, %.0f tok/s\n",
+                  static_cast<long>(s.rows), static_cast<long>(s.context), seconds * 1e3, bytes / read * 1e3, bytes * 1e-9,
+                  seconds / (bytes / read), static_cast<double>(s.rows) / seconds);
+    break_down(batch.rows(s.context, 1), seconds);
     if (const absl::Status priced = price(o.steps, batch.rows(s.context, 1)); !priced.ok()) return priced;
   }
   return absl::OkStatus();
@@ -242,6 +290,7 @@ int main(int argc, char** argv) {
   app.add_option("--prefill", o.prefill, "tokens of one prompt");
   app.add_option("--threads,-t", o.threads, "that make the weights")->check(CLI::Range(1, 1024));
   app.add_flag("--price", o.price, "also with linears by cuBLASLt as it likes, one rank, no biases");
+  app.add_flag("--breakdown", o.breakdown, "also what each kind of operation costs");
   app.add_option("--steps", o.steps, "timed; the median counts")->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);

@@ -126,7 +126,7 @@ class DecoderOverPeers : public testing::TestWithParam<std::pair<int, int>> {  /
   }
 };
 INSTANTIATE_TEST_SUITE_P(RanksOnGpus, DecoderOverPeers,
-                         testing::Values(std::pair(2, 1), std::pair(3, 1), std::pair(2, 2), std::pair(4, 4)),
+                         testing::Values(std::pair(2, 1), std::pair(3, 1), std::pair(2, 2), std::pair(3, 3), std::pair(4, 4)),
                          [](const auto& info) {
                            return std::to_string(info.param.first) + "_on_" + std::to_string(info.param.second);
                          });

@@ -6,6 +6,7 @@
 #include "kernels/activation/activation.h"
 #include "kernels/ceilings/cuda/stopwatch.h"
 #include "kernels/norm/residual_norm.h"
+#include "runtime/model/step_parts.h"
 
 namespace invar {
 namespace {
@@ -33,11 +34,18 @@ void own_gated(const Device&, const GatedLinear&) asm("__real__ZN5invar12linear_
 void own_merge(const Device&,
                const MergeResidualNorm&) asm("__real__ZN5invar19merge_residual_normERKNS_6DeviceERKNS_17MergeResidualNormE");
 
-void wrapped_column(const Device& device, const ColumnLinear& p) { current ? current->column(device, p) : own_column(device, p); }
-void wrapped_row(const Device& device, const RowLinear& p) { current ? current->row(device, p) : own_row(device, p); }
-void wrapped_gated(const Device& device, const GatedLinear& p) { current ? current->gated(device, p) : own_gated(device, p); }
+void wrapped_column(const Device& device, const ColumnLinear& p) {
+  StepParts::run(p.y ? StepPart::kColumn : StepPart::kHead,
+                 [&] { current ? current->column(device, p) : own_column(device, p); });
+}
+void wrapped_row(const Device& device, const RowLinear& p) {
+  StepParts::run(StepPart::kRow, [&] { current ? current->row(device, p) : own_row(device, p); });
+}
+void wrapped_gated(const Device& device, const GatedLinear& p) {
+  StepParts::run(StepPart::kGated, [&] { current ? current->gated(device, p) : own_gated(device, p); });
+}
 void wrapped_merge(const Device& device, const MergeResidualNorm& p) {
-  current ? current->merge(device, p) : own_merge(device, p);
+  StepParts::run(StepPart::kMerge, [&] { current ? current->merge(device, p) : own_merge(device, p); });
 }
 
 FreeLinears::FreeLinears(const Device& device) : device_(device) { current = this; }

@@ -1,9 +1,12 @@
 #include "runtime/worker/local_executor.h"
 
+#include <pthread.h>
+
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/worker/plan_queue.h"
 
 namespace invar {
@@ -13,6 +16,8 @@ struct LocalExecutor::State {
   std::vector<std::unique_ptr<parallel::Transport>> transports;
   std::vector<std::thread> threads;
   std::vector<RankReport> reports;
+  std::vector<std::shared_ptr<const ProgressBoard>> progress;  // by rank
+  int first_rank = 0;
   ReplicaFacts facts;
   std::mutex mutex;
   std::condition_variable changed;
@@ -35,8 +40,11 @@ absl::StatusOr<std::unique_ptr<LocalExecutor>> LocalExecutor::start(const Loaded
   if (local.wrap)
     for (auto& t : s.transports) t = local.wrap(std::move(t));
   const size_t ranks = s.transports.size();
+  s.first_rank = local.first_rank;
+  s.progress.resize(ranks);
   for (size_t r = 0; r < ranks; ++r)
     s.threads.emplace_back([&s, &model, options, digest, r, progress] {
+      pthread_setname_np(pthread_self(), absl::StrCat("invar-rank-", r).c_str());
       parallel::Transport& transport = *s.transports[r];
       absl::Status status;
       try {
@@ -45,6 +53,7 @@ absl::StatusOr<std::unique_ptr<LocalExecutor>> LocalExecutor::start(const Loaded
           const std::lock_guard lock(s.mutex);
           ++s.loaded;
           if (!rank.ok() && s.failure.ok()) s.failure = rank.status();
+          if (rank.ok()) s.progress[r] = (*rank)->progress();
           if (rank.ok() && r == 0) s.facts = (*rank)->facts();
           s.changed.notify_all();
         }
@@ -95,6 +104,13 @@ void LocalExecutor::shutdown(std::chrono::milliseconds wait) {
   if (s.changed.wait_for(lock, wait, [&] { return s.left == s.threads.size(); })) return;
   lock.unlock();
   for (auto& t : s.transports) t->interrupt();
+}
+
+std::vector<RankProgress> LocalExecutor::progress() const {
+  std::vector<RankProgress> all;
+  for (const auto& board : state_->progress) all.push_back(board->read());
+  for (RankProgress& p : all) p.rank += state_->first_rank;
+  return all;
 }
 
 const ReplicaFacts& LocalExecutor::facts() const { return state_->facts; }

@@ -29,6 +29,7 @@ class LocalExecutor : public Executor {
   absl::Status submit(const v1::StepPlan& plan) override;
   absl::StatusOr<v1::StepResult> next(std::chrono::milliseconds wait) override;
   void shutdown(std::chrono::milliseconds wait) override;
+  std::vector<RankProgress> progress() const override;
   const std::vector<RankReport>& reports() const;
 
  private:

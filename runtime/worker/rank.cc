@@ -64,25 +64,28 @@ int64_t share_least(parallel::Transport& transport, const std::vector<int>& memb
 }  // namespace
 
 Rank::Rank(parallel::Transport& transport, const RankOptions& options)
-    : transport_(transport),
+    : progress_(std::make_shared<ProgressBoard>(transport.rank(), transport.host(), transport.rank() / options.layout.tp)),
+      watched_(watched(transport, *progress_)),
+      transport_(*watched_),
       options_(options),
       at_(parallel::coordinates_of(options.layout, transport.rank())),
       members_(parallel::replica_members(options.layout, at_)),
       sampler_(parallel::rank_of(options.layout, {at_.dp, options.layout.pp - 1, at_.ep, 0})) {}
 
-absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport, const LoadedModel& model,
+absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& given, const LoadedModel& model,
                                                  const RankOptions& options, std::string digest,
                                                  const LoadProgressFn& progress) {
   const ModelConfig& config = model.config;
   const absl::Status fits = parallel::validate(options.layout, {config.num_layers, config.moe.num_experts});
   if (!fits.ok()) return fits;
-  if (transport.size() != options.layout.world())
+  if (given.size() != options.layout.world())
     return absl::InvalidArgumentError(absl::StrCat("layout ", parallel::to_string(options.layout), " needs ",
-                                                   options.layout.world(), " ranks, but ", transport.size(), " were started"));
+                                                   options.layout.world(), " ranks, but ", given.size(), " were started"));
   if (options.max_model_len < 0 || options.max_model_len > config.max_position_embeddings)
     return absl::InvalidArgumentError(absl::StrCat("--max-model-len ", options.max_model_len, ": the model has ",
                                                    config.max_position_embeddings, " positions (max_position_embeddings)"));
-  auto rank = std::unique_ptr<Rank>(new Rank(transport, options));
+  auto rank = std::unique_ptr<Rank>(new Rank(given, options));
+  parallel::Transport& transport = rank->transport_;
   auto device = open_device(options.device, transport);
   if (!device.ok()) return device.status();
   rank->device_ = *std::move(device);
@@ -112,8 +115,12 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& transport,
     const bool travels = options.layout.replica() > (rank->peer_ ? options.layout.tp : 1);
     if (exchange != Exchange::kHost && travels) {
       auto nccl = parallel::start_nccl(transport, *rank->device_);
-      if (nccl.ok()) rank->device_transport_ = *std::move(nccl);
-      else if (options.exchange == Exchange::kNccl) return nccl.status();
+      if (nccl.ok()) {
+        rank->nccl_ = *std::move(nccl);
+        rank->device_transport_ = watched(*rank->nccl_, *rank->progress_);
+      } else if (options.exchange == Exchange::kNccl) {
+        return nccl.status();
+      }
     }
   }
   parallel::Transport& moves = rank->device_transport_ ? *rank->device_transport_ : transport;
@@ -162,6 +169,7 @@ std::vector<RankReport> Rank::gather_reports() { return invar::gather_reports(tr
 absl::Status Rank::run(PlanChannel* channel) {
   std::string failure;
   absl::StatusCode code = absl::StatusCode::kUnavailable;
+  progress_->restart();
   try {
     return channel ? lead(*channel) : follow();
   } catch (const parallel::PeerFailure& e) {
@@ -245,6 +253,7 @@ absl::Status Rank::follow() {
 void Rank::execute(const v1::StepPlan& plan) {
   const auto begin = Clock::now();
   step_ = plan.step();
+  progress_->step_begins();
   sequences_.apply(plan);
   std::vector<LogitsRow> wanted;
   const uint32_t home = static_cast<uint32_t>(at_.ep);
@@ -268,6 +277,7 @@ void Rank::execute(const v1::StepPlan& plan) {
     trace_->end_step();
   }
   mine.set_compute_us(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count()));
+  progress_->step_ends();
 
   if (decoder_->samples()) send_tokens(mine);
   else if (decoder_->shard().first_stage && !wanted.empty()) awaited_tokens_.push_back(step_);
@@ -292,9 +302,13 @@ void Rank::fill_tokens(const v1::StepPlan& plan, StepRows& rows) {
       while (p >= s.tokens.size()) {
         if (awaited_tokens_.empty())
           throw std::logic_error(absl::StrCat("sequence ", chunk.sequence(), " has no token at position ", p, " and none is coming"));
+        if (take_tokens(milliseconds(0))) continue;
+        constexpr const char* kWait = "waiting for tokens drawn";
+        progress_->wait_begins(kWait);
         if (!take_tokens(kDrawDeadline))
-          throw parallel::PeerFailure({.rank = report_.rank, .host = report_.host, .phase = "waiting for tokens drawn",
+          throw parallel::PeerFailure({.rank = report_.rank, .host = report_.host, .phase = kWait,
                                        .peer = sampler_, .waited_seconds = double(kDrawDeadline.count())});
+        progress_->wait_ends();
       }
       rows.tokens.push_back(s.tokens[p]);
     }

@@ -15,6 +15,7 @@
 #include "runtime/model/decoder.h"
 #include "runtime/worker/loaded_model.h"
 #include "runtime/worker/plan_channel.h"
+#include "runtime/worker/progress_board.h"
 #include "runtime/worker/rank_options.h"
 #include "runtime/worker/rank_start.h"
 #include "runtime/worker/sequence_table.h"
@@ -32,6 +33,8 @@ class Rank {
   bool leader() const { return members_.front() == transport_.rank(); }
   const ReplicaFacts& facts() const { return facts_; }
   const RankReport& report() const { return report_; }
+  // How far it is with its plans; to be read while it runs and after it is gone.
+  std::shared_ptr<const ProgressBoard> progress() const { return progress_; }
   // Collective over the replica: the leader gets every rank's report, the others an empty list.
   std::vector<RankReport> gather_reports();
 
@@ -52,13 +55,16 @@ class Rank {
   void send_tokens(const v1::StepResult& mine);
   bool collect_results(PlanChannel& channel, std::chrono::milliseconds wait);
 
-  parallel::Transport& transport_;
+  const std::shared_ptr<ProgressBoard> progress_;
+  const std::unique_ptr<parallel::Transport> watched_;  // the transport it was given
+  parallel::Transport& transport_;                      // the same, watched
   RankOptions options_;
   Coordinates at_;
   std::vector<int> members_;  // of the replica, the leader first
   int sampler_;               // rank that draws for this rank's home
   std::unique_ptr<Device> device_;
-  std::unique_ptr<parallel::Transport> device_transport_;  // null: transport_ does
+  std::unique_ptr<parallel::Transport> nccl_;
+  std::unique_ptr<parallel::Transport> device_transport_;  // nccl_, watched; null: transport_ does
   std::unique_ptr<RowSampler> sampler_of_rows_;
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<parallel::PeerMemory> peer_;  // goes before the decoder: it ends waits that the decoder's buffers are used in

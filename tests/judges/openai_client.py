@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import json
+import re
 import sys
 
 import openai
@@ -92,6 +94,28 @@ extra = client.completions.create(prompt="once upon a time", extra_body={"top_k"
 check(extra.model_extra["invar"]["receipt"]["response_digest"] == digest(extra), "a receipt")
 raw = client.chat.completions.with_raw_response.create(messages=messages, extra_headers={"X-Request-Id": "judge-1"}, **greedy)
 check(raw.headers["x-request-id"] == "judge-1" and raw.parse()._request_id == "judge-1", "request ids")
+
+# Calls of tools: forced, by name, streamed.
+tools = [{"type": "function", "function": {"name": "weather", "description": "the weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 6}, "unit": {"enum": ["c", "f"]}}, "required": ["city", "unit"]}}},
+    {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}]
+call = dict(model=model, messages=messages, tools=tools, temperature=1, seed=5, max_tokens=400)
+one = client.chat.completions.create(tool_choice="required", parallel_tool_calls=False, **call).choices[0]
+check(one.finish_reason == "tool_calls" and one.message.content is None and len(one.message.tool_calls) == 1, "a call that is required")
+check(one.message.tool_calls[0].function.name in ("weather", "clock") and isinstance(json.loads(one.message.tool_calls[0].function.arguments), dict), "its arguments")
+again = client.chat.completions.create(tool_choice="required", parallel_tool_calls=False, **call).choices[0]
+check(again.message.tool_calls == one.message.tool_calls, "the same call and id again")
+named = client.chat.completions.create(tool_choice={"type": "function", "function": {"name": "weather"}}, **call).choices[0]
+arguments = json.loads(named.message.tool_calls[0].function.arguments)
+check(named.finish_reason == "stop" and arguments["unit"] in ("c", "f") and len(arguments["city"]) <= 6, "a named function")
+with client.beta.chat.completions.stream(tool_choice={"type": "function", "function": {"name": "weather"}}, **call) as stream:
+    final = stream.get_final_completion().choices[0]
+check(final.message.tool_calls[0].function.arguments == named.message.tool_calls[0].function.arguments
+      and final.message.tool_calls[0].id == named.message.tool_calls[0].id, "a named function, streamed")
+refused(openai.BadRequestError, "tools", lambda: client.chat.completions.create(**call))  # no --enable-auto-tool-choice
+grammar = client.completions.create(model=model, prompt="x", temperature=1, seed=1, max_tokens=60,
+                                    extra_body={"guided_grammar": 'root ::= "<" pair{1,3} ">"\npair ::= [a-z] [0-9]'}).choices[0]
+check(grammar.finish_reason == "stop" and re.fullmatch("<([a-z][0-9]){1,3}>", grammar.text), f"a grammar: {grammar.text}")
 
 # Errors are the client's own classes, with the field.
 refused(openai.BadRequestError, "temperature", lambda: client.completions.create(model=model, prompt="x", temperature=-1))

@@ -7,7 +7,7 @@ start_server() {
   "$invar" serve --port 0 --grpc-port 0 "$@" 2>"$work/log" &
   server=$!
   for _ in $(seq 600); do
-    grep -q 'serving .* (HTTP)' "$work/log" && break
+    grep -qs 'serving .* (HTTP)' "$work/log" && break
     kill -0 "$server" 2>/dev/null || break
     sleep 0.1
   done

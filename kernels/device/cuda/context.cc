@@ -23,7 +23,7 @@ void check(cudaError_t error, std::source_location where) {
                                    ": ", cudaGetErrorString(error)));
 }
 
-absl::StatusOr<CudaContext*> open(int index) {
+absl::StatusOr<CudaContext*> open(int index, bool with_scratch) {
   int count = 0;
   const cudaError_t found = cudaGetDeviceCount(&count);
   if (found != cudaSuccess)
@@ -45,12 +45,17 @@ absl::StatusOr<CudaContext*> open(int index) {
   cudaDriverEntryPointQueryResult result;
   check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", reinterpret_cast<void**>(&context->encode_tensor_map), 12000,
                                          cudaEnableDefault, &result));
+  if (with_scratch) {
+    check(cudaMalloc(&context->scratch, CudaContext::kScratchBytes));
+    check(cudaMemsetAsync(context->scratch, 0, CudaContext::kScratchZeros, context->stream));
+  }
   return context.release();
 }
 
 void close(CudaContext* context) {
   // Errors are not looked at: the process may be ending because the device failed.
   cudaStreamDestroy(context->stream);
+  cudaFree(context->scratch);
   delete context;
 }
 

@@ -130,6 +130,27 @@ __device__ __forceinline__ void store_peer_float4(uint32_t peer, float4 v) {
                : "memory");
 }
 
+// Global memory by way of the second-level cache alone: what another block may have written, or will read.
+__device__ __forceinline__ float4 load_global_float4(const float4* p) {
+  float4 v;
+  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_global_float4(float4* p, float4 v) {
+  asm volatile("st.global.cg.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+}
+__device__ __forceinline__ uint32_t load_acquire(const uint32_t* p) {
+  uint32_t v;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  return v;
+}
+// The old value. What this thread saw before is visible to who sees the new one.
+__device__ __forceinline__ uint32_t add_acquire_release(uint32_t* p, uint32_t n) {
+  uint32_t old;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(n) : "memory");
+  return old;
+}
+
 // Sixteen bytes to the shared memory of a block of the cluster (this one too); they complete on `peer_barrier`, which is in the
 // same block and expects bytes. Who has waited there (barrier_wait_cluster) sees them.
 __device__ __forceinline__ void send_float4(uint32_t peer, float4 v, uint32_t peer_barrier) {
@@ -154,6 +175,11 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
 // writes: a release at cluster scope costs a trip to the second-level cache.
 __device__ __forceinline__ void barrier_arrive_peer(uint32_t peer_barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(peer_barrier) : "memory");
+}
+// Arrives once this thread's copies (copy_16_bytes) so far have come; counts among the arrivals of barrier_init. Who waits there
+// sees them; before wgmma reads them it needs fence_async_shared.
+__device__ __forceinline__ void barrier_arrive_with_copies(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
 // Arrives and announces `bytes` that copies will bring.
 __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes) {
@@ -395,6 +421,10 @@ struct Wgmma;
 #define INVAR_LIST32 INVAR_TEN() INVAR_TEN(1) INVAR_TEN(2) "%30, %31"
 #define INVAR_LIST48 INVAR_TEN() INVAR_TEN(1) INVAR_TEN(2) INVAR_TEN(3) "%40, %41, %42, %43, %44, %45, %46, %47"
 #define INVAR_LIST64 INVAR_TEN() INVAR_TEN(1) INVAR_TEN(2) INVAR_TEN(3) INVAR_TEN(4) INVAR_TEN(5) "%60, %61, %62, %63"
+#define INVAR_LIST80 \
+  INVAR_TEN()        \
+  INVAR_TEN(1)       \
+  INVAR_TEN(2) INVAR_TEN(3) INVAR_TEN(4) INVAR_TEN(5) INVAR_TEN(6) "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 #define INVAR_LIST96 \
   INVAR_TEN()        \
   INVAR_TEN(1)       \
@@ -415,11 +445,13 @@ INVAR_WGMMA(32, INVAR_LIST16, "%16", "%17", "%18", "%19", "%20", "%21", "%22", I
 INVAR_WGMMA(64, INVAR_LIST32, "%32", "%33", "%34", "%35", "%36", "%37", "%38", INVAR_F32(0))
 INVAR_WGMMA(96, INVAR_LIST48, "%48", "%49", "%50", "%51", "%52", "%53", "%54", INVAR_F32(0), INVAR_F16(32))
 INVAR_WGMMA(128, INVAR_LIST64, "%64", "%65", "%66", "%67", "%68", "%69", "%70", INVAR_F32(0), INVAR_F32(32))
+INVAR_WGMMA(160, INVAR_LIST80, "%80", "%81", "%82", "%83", "%84", "%85", "%86", INVAR_F32(0), INVAR_F32(32), INVAR_F16(64))
 INVAR_WGMMA(192, INVAR_LIST96, "%96", "%97", "%98", "%99", "%100", "%101", "%102", INVAR_F32(0), INVAR_F32(32), INVAR_F32(64))
 INVAR_WGMMA(256, INVAR_LIST128, "%128", "%129", "%130", "%131", "%132", "%133", "%134", INVAR_F32(0), INVAR_F32(32), INVAR_F32(64), INVAR_F32(96))
 // clang-format on
 #undef INVAR_LIST128
 #undef INVAR_LIST96
+#undef INVAR_LIST80
 #undef INVAR_LIST64
 #undef INVAR_LIST48
 #undef INVAR_LIST32

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/device/cuda/launch.cuh"
 #include "kernels/device/cuda/ptx.cuh"
@@ -29,10 +30,12 @@ struct DecodeTask {
   int leaves;
   int leaf_begin[numerics::kSegments + 1];  // row-parallel only
   int tile_outputs, row_groups, k_groups, cluster;
-  int tiles, stages, slots, share;
-  int ahead;         // stages behind the ring that a k group asks the second cache for
-  int next_at;       // loads that a k group has left when the next kernel's blocks may start; -1: they may at once
-  int values_bytes;  // of the place where leaves meet; behind it the groups' first tiles
+  int tiles, stages, slots, share;  // tiles of groups: of one group's outputs
+  int row_shift;                    // of the same outputs there are 1 << row_shift tiles, kTokens rows each
+  int producers;                    // warps that fill a k group's ring in turns
+  int ahead;                        // stages behind the ring that a k group asks the second cache for
+  int next_at;                      // loads that a k group has left when the next kernel's blocks may start; -1: they may at once
+  int values_bytes;                 // of the place where leaves meet; behind it the groups' first tiles
   // column
   const Bf16* bias;
   int gated_width;  // not 0: outputs are runs of eight of gate and up, y their product
@@ -42,8 +45,10 @@ struct DecodeTask {
   // row
   bool subtrees;  // a slice merges its segments itself; they and the slices are powers of two
   TreeDelivery tree;
-  float* partials;
+  float* partials;  // or y: rounded, of the root alone
   int64_t node_stride;
+  const int32_t* index;  // of groups: row i is row index[i] of x; or null. Eight rows a tile only
+  bool settled;          // of groups: the offsets are no work of the kernel right before this one
 };
 
 // Where this block's parts lie in its shared memory, and which work is its own.
@@ -88,80 +93,124 @@ struct Block {
     int output, row, rows;
   };
   __device__ Work work(int tile) const {
-    if constexpr (!kGrouped) return {task.weights, tile * task.tile_outputs, 0, task.rows};
+    if constexpr (!kGrouped) {
+      const int output = tile >> task.row_shift, row = (tile - (output << task.row_shift)) * kTokens;
+      return {task.weights, output * task.tile_outputs, row, min(task.rows - row, kTokens)};
+    }
     const int group = group_of_tile(group_tiles(), task.groups.count, tile);
     const int i = tile - first_tile_of_group(group_tiles(), group), chunk = i / task.tiles;
-    const int first = static_cast<int>(task.groups.offsets[group]) + chunk * kTokens;
-    const int left = static_cast<int>(task.groups.offsets[group + 1]) - first;
+    const int first = group_begin(task.groups, group) + chunk * kTokens, left = group_begin(task.groups, group + 1) - first;
     return {task.groups.weights[group], i % task.tiles * task.tile_outputs, first, min(left, kTokens)};
   }
 };
 
-// One warp fills the ring of one k group.
+// Rows of x one by one, from where an index has them: worth it for few.
+constexpr bool takes_index(int tokens, bool row, bool grouped) { return grouped && !row && tokens == 8; }
+
+// One thread fills the ring of one k group, or every `task.producers`-th stage of it, from the one numbered `first` on. What lies
+// between its stages is what the chains of a short call wait for: addresses go on by additions, and two share the work.
 template <int kTokens, bool kRow, bool kGrouped>
-__device__ void produce(const Block<kTokens, kRow, kGrouped>& block, const CUtensorMap* x_map, int group) {
+__device__ void produce(const Block<kTokens, kRow, kGrouped>& block, const CUtensorMap* x_map, int group, int first) {
   const DecodeTask& task = block.task;
-  const int slice = block.k_rank * task.k_groups + group;
+  const int slice = block.k_rank * task.k_groups + group, turns = task.producers;
   const int begin = block.leaf_block(block.first_leaf(slice)), end = block.leaf_block(block.first_leaf(slice + 1));
-  const int tile_outputs = task.tile_outputs, weight_bytes = tile_outputs * kLine;
+  const uint32_t stage_bytes = block.stage_bytes(), weight_bytes = task.tile_outputs * kLine;
+  const uint32_t last_full = block.full(group, task.stages - 1);
+  const int64_t block_bytes = int64_t{task.padded} * kLine;
   const uint64_t policy = ptx::evict_first_policy();
   const int tiles = block.tiles();
   struct Place {
-    int tile, k, stage;
-    typename Block<kTokens, kRow, kGrouped>::Work work;
-    __device__ const std::byte* weights(const DecodeTask& task) const {
-      return work.weights + (int64_t{k} * task.padded + work.output) * kLine;
+    int tile, k, row, rows;
+    uint32_t full, stage, bytes, parity;
+    const std::byte* weights;
+    int from[takes_index(kTokens, kRow, kGrouped) ? kTokens : 1];  // with an index: the rows of x
+  };
+  const auto open = [&](Place* p) {
+    for (; p->k >= end; p->k -= end - begin) p->tile += block.tile_step();
+    if (p->tile >= tiles) return;
+    const auto work = block.work(p->tile);
+    p->row = work.row;
+    p->rows = work.rows;
+    p->bytes = min(task.tile_outputs, task.padded - work.output) * kLine;
+    p->weights = work.weights + p->k * block_bytes + work.output * kLine;
+    // Once a tile: for each stage anew they would be what the stages wait for.
+    if constexpr (takes_index(kTokens, kRow, kGrouped)) {
+      if (task.index)
+#pragma unroll
+        for (int i = 0; i < kTokens; ++i) p->from[i] = i < work.rows ? __ldcg(task.index + work.row + i) : 0;
     }
-    __device__ int bytes(const DecodeTask& task) const { return min(task.tile_outputs, task.padded - work.output) * kLine; }
   };
   const auto advance = [&](Place* p) {
-    if (++p->stage == task.stages) p->stage = 0;
-    if (++p->k < end) return;
-    p->k = begin;
-    p->tile += block.tile_step();
-    if (p->tile < tiles) p->work = block.work(p->tile);
+    p->full += 16 * turns;
+    p->stage += stage_bytes * turns;
+    if (p->full > last_full) {
+      p->full -= 16 * task.stages;
+      p->stage -= stage_bytes * task.stages;
+      p->parity ^= 1;
+    }
+    p->weights += block_bytes * turns;
+    if ((p->k += turns) >= end) open(p);
   };
+  const bool indexed = takes_index(kTokens, kRow, kGrouped) && task.index;
   const auto load_weights = [&](const Place& p) {
-    const int bytes = p.bytes(task);
-    ptx::barrier_expect(block.full(group, p.stage), bytes + kTokens * kLine);
-    ptx::copy_bulk(block.stage(group, p.stage), p.weights(task), bytes, block.full(group, p.stage), policy);
+    ptx::barrier_expect(p.full, p.bytes + (indexed ? p.rows : kTokens) * kLine);
+    ptx::copy_bulk(p.stage, p.weights, p.bytes, p.full, policy);
   };
   const auto load_x = [&](const Place& p) {
-    ptx::copy_box(block.stage(group, p.stage) + weight_bytes, x_map, p.work.row, p.k * static_cast<int>(kBlockInputs),
-                  block.full(group, p.stage));
+    const int column = p.k * static_cast<int>(kBlockInputs);
+    if constexpr (takes_index(kTokens, kRow, kGrouped)) {
+      if (indexed) {
+#pragma unroll
+        for (int i = 0; i < kTokens; ++i)
+          if (i < p.rows) ptx::copy_box(p.stage + weight_bytes + i * kLine, x_map, p.from[i], column, p.full);
+        return;
+      }
+    }
+    ptx::copy_box(p.stage + weight_bytes, x_map, p.row, column, p.full);
   };
   ptx::prefetch_tensor_map(x_map);
-  Place p{block.first_tile(), begin, 0, {}};
-  int left = p.tile < tiles ? (tiles - p.tile + block.tile_step() - 1) / block.tile_step() * (end - begin) : 0;
-  if (left > 0) p.work = block.work(p.tile);
+  Place p{.tile = block.first_tile(),
+          .k = begin + first,
+          .full = block.full(group, first),
+          .stage = block.stage(group, first),
+          .parity = 1};
+  const int all = p.tile < tiles ? (tiles - p.tile + block.tile_step() - 1) / block.tile_step() * (end - begin) : 0;
+  if (end > begin) open(&p);
   const Place start = p;
-  const int filled = min(task.stages, left);
-  for (int i = 0; i < filled; ++i, advance(&p)) load_weights(p);
-  left -= filled;
+  const int filled = min(task.stages, all);
+  int i = first;
+#pragma unroll 1
+  for (; i < filled; i += turns, advance(&p)) load_weights(p);
   const bool lets = !kGrouped && group == 0 && task.next_at >= 0;
-  if (lets && left <= task.next_at) ptx::let_next_kernel_start();
-  // The memory goes on working while full rings wait for x.
-  for (int i = min(task.ahead, left); i > 0; --i, advance(&p)) ptx::prefetch_bulk(p.weights(task), p.bytes(task), policy);
+  if (lets && all - filled <= task.next_at) ptx::let_next_kernel_start();
+    // The memory goes on working while full rings wait for x.
+#pragma unroll 1
+  for (; i < min(filled + task.ahead, all); i += turns, advance(&p)) ptx::prefetch_bulk(p.weights, p.bytes, policy);
   ptx::wait_for_earlier_kernels();
   p = start;
-  for (int i = 0; i < filled; ++i, advance(&p)) load_x(p);
-  for (uint32_t parity = 0; left > 0;) {
-    ptx::barrier_wait(block.empty(group, p.stage), parity);
+#pragma unroll 1
+  for (i = first; i < filled; i += turns, advance(&p)) load_x(p);
+#pragma unroll 1
+  for (; i < all; i += turns, advance(&p)) {
+    ptx::barrier_wait(p.full + 8, p.parity);
     load_weights(p);
     load_x(p);
-    advance(&p);
-    if (p.stage == 0) parity ^= 1;
-    if (--left == task.next_at && lets) ptx::let_next_kernel_start();
+    if (lets && all - 1 - i == task.next_at) ptx::let_next_kernel_start();
   }
 }
 
 // Writes the values of a thread's two outputs `output` and `output` + 8 for one row.
-template <bool kRow>
+template <bool kRow, bool kGrouped>
 __device__ void write_pair(const DecodeTask& task, int output, bool first, bool second, int64_t row, float v, float w) {
   if constexpr (kRow) {
-    float* at = task.partials + row * task.outputs + output;
-    if (first) at[0] = v;
-    if (second) at[8] = w;
+    const int64_t at = row * task.outputs + output;
+    if (kGrouped && task.y) {
+      if (first) task.y[at] = numerics::bf(v);
+      if (second) task.y[at + 8] = numerics::bf(w);
+      return;
+    }
+    if (first) task.partials[at] = v;
+    if (second) task.partials[at + 8] = w;
   } else {
     if (task.bias && first) v = numerics::add(v, numerics::widen(task.bias[output]));
     if (task.bias && second) w = numerics::add(w, numerics::widen(task.bias[output + 8]));
@@ -198,7 +247,7 @@ __device__ inline int unforeseen(int value) {
 }
 
 // One warp's part of a tile that needs no merging. One address for all rows: registers are few here.
-template <int kTokens, bool kRow, class Work>
+template <int kTokens, bool kRow, bool kGrouped, class Work>
 __device__ void write_values(const DecodeTask& task, const Work& work, int output_warp, float (&values)[kTokens / 2]) {
   const int first = unforeseen(Piece<kTokens>::number(output_warp, 0)), token = Piece<kTokens>::token(first, 0);
   const int in_tile = Piece<kTokens>::output(first, 0), output = work.output + in_tile;
@@ -214,6 +263,11 @@ __device__ void write_values(const DecodeTask& task, const Work& work, int outpu
   };
   if constexpr (kRow) {
     for_rows(task.outputs, output, [&](int64_t at, float v, float w) {
+      if (kGrouped && task.y) {
+        if (valid[0]) task.y[at] = numerics::bf(v);
+        if (valid[1]) task.y[at + 8] = numerics::bf(w);
+        return;
+      }
       if (valid[0]) task.partials[at] = v;
       if (valid[1]) task.partials[at + 8] = w;
     });
@@ -299,7 +353,7 @@ __device__ void merge_share(const Block<kTokens, kRow, kGrouped>& block,
       return v;
     };
     if (!kRow || task.subtrees) {
-      write_pair<kRow>(task, output, true, in_tile + 8 < last, row, merged(from), merged(from + 8));
+      write_pair<kRow, kGrouped>(task, output, true, in_tile + 8 < last, row, merged(from), merged(from + 8));
     } else if constexpr (kRow) {
       for (int i = 0; i < 2 && in_tile + 8 * i < last; ++i) {
         float segment[numerics::kSegments];
@@ -419,7 +473,7 @@ __device__ void consume(const Block<kTokens, kRow, kGrouped>& block, int warpgro
     }
     const auto work = block.work(tile);
     if (direct) {
-      if (counts) write_values<kTokens, kRow>(task, work, output_warp, total);
+      if (counts) write_values<kTokens, kRow, kGrouped>(task, work, output_warp, total);
     } else {
       if (task.cluster == 1) {
         ptx::named_barrier_sync(1, consumers);
@@ -441,6 +495,7 @@ __global__ void __launch_bounds__(most_decode_threads(kTokens, kRow), 1)
   if (threadIdx.x == 0) {
     ptx::barrier_init(block.merged(), 1);
     for (int group = 0; group < task.k_groups; ++group)
+#pragma unroll 1
       for (int stage = 0; stage < task.stages; ++stage) {
         ptx::barrier_init(block.full(group, stage), 1);
         ptx::barrier_init(block.empty(group, stage), task.row_groups * 4);
@@ -448,7 +503,7 @@ __global__ void __launch_bounds__(most_decode_threads(kTokens, kRow), 1)
     ptx::fence_barrier_init();
   }
   if constexpr (kGrouped) {
-    ptx::wait_for_earlier_kernels();  // the offsets are another kernel's
+    if (!task.settled) ptx::wait_for_earlier_kernels();  // the offsets are another kernel's
     count_group_tiles(task.groups, kTokens, task.tiles, block.group_tiles());
   }
   __syncthreads();
@@ -460,8 +515,9 @@ __global__ void __launch_bounds__(most_decode_threads(kTokens, kRow), 1)
   if (warpgroup < warpgroups) {
     consume(block, warpgroup);
   } else {
-    const int group = (threadIdx.x - warpgroups * 128) / 32;
-    if (ptx::elect_one()) produce(block, &x_map, group);
+    const int producer = __shfl_sync(0xffffffff, threadIdx.x / 32, 0) - warpgroups * 4;
+    const int group = producer / task.producers;
+    if (ptx::elect_one()) produce(block, &x_map, group, producer - group * task.producers);
     __syncwarp();
     if (task.cluster > 1) ptx::cluster_wait();
   }
@@ -495,7 +551,9 @@ inline DecodeTask task_of(const LinearShape& shape, const DecodePlan& plan) {
   task.cluster = plan.choice.cluster;
   task.subtrees = plan.subtrees;
   task.tiles = plan.tiles;
+  while (1 << task.row_shift < plan.choice.row_tiles) ++task.row_shift;
   task.stages = plan.stages;
+  task.producers = plan.choice.producers;
   task.slots = plan.slots;
   task.share = plan.share;
   task.ahead = plan.ahead;
@@ -506,7 +564,10 @@ inline DecodeTask task_of(const LinearShape& shape, const DecodePlan& plan) {
 
 template <bool kRow, bool kGrouped>
 void run(const Device& device, const Bf16* x, int64_t x_stride, const DecodePlan& plan, const DecodeTask& task) {
-  const CUtensorMap x_map = tensor_map(device, x, task.rows, task.blocks * kBlockInputs, x_stride, plan.tokens);
+  // Of an index nobody knows how far it goes.
+  const CUtensorMap x_map =
+      task.index ? tensor_map(device, x, std::numeric_limits<int32_t>::max(), task.blocks * kBlockInputs, x_stride, 1)
+                 : tensor_map(device, x, task.rows, task.blocks * kBlockInputs, x_stride, plan.tokens);
   launch(device,
          {.grid = static_cast<unsigned>(plan.grid),
           .block = static_cast<unsigned>(plan.threads),

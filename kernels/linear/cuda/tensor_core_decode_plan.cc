@@ -1,6 +1,7 @@
 #include "kernels/linear/cuda/tensor_core_decode_plan.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 
@@ -14,12 +15,21 @@ constexpr int kFewestStages = 3;
 
 int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// Of a tile, if the rows are cut into so many.
+int rounded_rows(int rows, int row_tiles) {
+  int tokens = 8;
+  while (tokens * row_tiles < rows) tokens *= 2;
+  return tokens;
+}
+
 }  // namespace
 
 std::string DecodePlan::describe() const {
-  return absl::StrCat(choice.tile_outputs, " outputs, ", choice.k_groups, " k groups, cluster ", choice.cluster, ", ",
-                      choice.resident, " resident, ", choice.ahead, " KB ahead, ", stages, " stages, ", slots, " slots, grid ",
-                      grid, "x", threads);
+  return absl::StrCat(choice.tile_outputs, " outputs, ",
+                      choice.row_tiles > 1 ? absl::StrCat(choice.row_tiles, " row tiles, ") : "", choice.k_groups, " k groups, ",
+                      choice.producers > 1 ? absl::StrCat(choice.producers, " producers, ") : "", "cluster ", choice.cluster,
+                      ", ", choice.resident, " resident, ", choice.ahead, " KB ahead, ", stages, " stages, ", slots,
+                      " slots, grid ", grid, "x", threads);
 }
 
 std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoice& c, const Chip& chip) {
@@ -27,11 +37,12 @@ std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoi
   if (shape.rows > kMostDecodeRows || slices > shape.leaves() || c.cluster > kMostCluster) return std::nullopt;
   if (c.tile_outputs % 8) return std::nullopt;
   DecodePlan plan{.choice = c};
-  while (plan.tokens < shape.rows) plan.tokens *= 2;
+  plan.tokens = rounded_rows(shape.rows, c.row_tiles);
+  if ((shape.rows + plan.tokens - 1) / plan.tokens != c.row_tiles) return std::nullopt;
   plan.row_groups = (c.tile_outputs + kWgmmaOutputs - 1) / kWgmmaOutputs;
-  plan.threads = (plan.row_groups * 4 + 1) * c.k_groups * 32;
+  plan.threads = (plan.row_groups * 4 + c.producers) * c.k_groups * 32;
   if (plan.threads > most_decode_threads(plan.tokens, shape.by_segments)) return std::nullopt;
-  plan.tiles = (shape.outputs + c.tile_outputs - 1) / c.tile_outputs;
+  plan.tiles = (shape.outputs + c.tile_outputs - 1) / c.tile_outputs * c.row_tiles;
   // The first slice of a fold ships the fold of its leaves, every other leaf's
   // value goes alone.
   if (shape.by_segments) {
@@ -60,7 +71,7 @@ std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoi
   if (one_tile) plan.stages = std::min(plan.stages, longest);
   // With a ring left after the first one the next kernel's blocks would start at once.
   if (c.resident > 1 && one_tile && 2 * plan.stages == longest && plan.stages > kFewestStages) --plan.stages;
-  if (plan.stages < std::min(kFewestStages, longest)) return std::nullopt;
+  if (plan.stages < std::max(c.producers, std::min(kFewestStages, longest))) return std::nullopt;
   plan.grid = one_tile ? plan.tiles * c.cluster : chip.multiprocessors * c.resident;
   plan.shared = kBarrierBytes + 1024 + plan.stages * stage_bytes * c.k_groups + merge_bytes + slack;
   plan.ahead = c.ahead * 1024 / (c.tile_outputs * kLine * c.k_groups);
@@ -78,9 +89,45 @@ int even_tile(int outputs, int blocks, int rounds, int unit) { return round_up(b
 // KB of weights that each of `per_multiprocessor` blocks asks the second cache for, `way` blocks of k being its slice.
 int kb_ahead(int way, int per_multiprocessor) { return way >= (per_multiprocessor == 1 ? 56 : 96) ? 96 : 48; }
 
+// Of a matrix so thin that the memory is hardly the limit. A leaf is one chain on one multiprocessor, which takes in, for each 64
+// inputs, a line of 128 bytes for each output and each row of its tile; with few of them the chain's own steps are what takes
+// time. A row weighs twice as much as an output: it makes the steps longer too.
+std::vector<DecodeChoice> thin_column_choices(const LinearShape& shape, const Chip& chip, int unit) {
+  constexpr int kFewestOutputs = 24, kLinesOfStep = 40;
+  constexpr int kLinesOfThree = 48;  // of a stage whose ring is long enough though three blocks share a multiprocessor
+  const bool much = int64_t{shape.outputs} * shape.leaf_begin.back() * kLine >= 12 << 20;  // the memory is not far from the limit
+  int64_t least = std::numeric_limits<int64_t>::max();
+  DecodeChoice best;
+  for (int cluster = 1; cluster <= std::min(shape.leaves(), kMostCluster); cluster *= 2)
+    for (int row_tiles = 1; row_tiles == 1 || (row_tiles <= 4 && shape.rows > 8 * row_tiles); row_tiles *= 2) {
+      const int tokens = rounded_rows(shape.rows, row_tiles);
+      if (blocks_of(shape.rows, tokens) != row_tiles) continue;
+      // Larger clusters leave a multiprocessor here and there to nobody.
+      const int blocks = cluster * row_tiles > 2 ? chip.multiprocessors * 10 / 11 : chip.multiprocessors;
+      const int even = even_tile(shape.outputs * cluster * row_tiles, blocks, 1, unit);
+      const int tile = std::max(even, round_up(kFewestOutputs, unit)), lines = tile + tokens;
+      if (row_tiles > 1 && tile > kWgmmaOutputs) continue;
+      const int64_t time = blocks_of(shape.leaves(), cluster) * int64_t{std::max(2 * kLinesOfStep, tile + 2 * tokens)};
+      if (time >= least) continue;
+      least = time;
+      best = {.tile_outputs = tile,
+              .cluster = cluster,
+              .resident = lines <= kLinesOfThree && !much ? 3 : 2,
+              .ahead = much ? 48 : 0,
+              .row_tiles = row_tiles,
+              .producers = 2};
+    }
+  std::vector<DecodeChoice> choices;
+  // Two leaves of 64 rows one behind the other: half as many blocks take in x, and no values cross.
+  if (shape.rows > 32 && shape.leaves() == 2 && best.cluster == 2 && best.row_tiles == 1 && best.tile_outputs <= 48)
+    choices.push_back({.tile_outputs = best.tile_outputs, .producers = 2});
+  choices.push_back(best);
+  return choices;
+}
+
 // What measured best (tensor_core.md, "Decode"), first choice first.
 std::vector<DecodeChoice> column_choices(const LinearShape& shape, const Chip& chip, int unit) {
-  const int mp = chip.multiprocessors, leaves = shape.leaves(), way = shape.leaf_begin.back(), rows = shape.rows;
+  const int mp = chip.multiprocessors, way = shape.leaf_begin.back(), rows = shape.rows;
   const int tiles = blocks_of(shape.outputs, kWgmmaOutputs), even = even_tile(shape.outputs, mp, 1, unit);
   if (even > 72) {
     // Two blocks a multiprocessor, in as few even rounds as their registers allow; of 64 rows x takes so much of a small tile's
@@ -98,23 +145,7 @@ std::vector<DecodeChoice> column_choices(const LinearShape& shape, const Chip& c
     if (rows <= 32 && way > 96) return {{.tile_outputs = even}};
     return {{.tile_outputs = rows <= 32 ? kWgmmaOutputs : even, .resident = 2, .ahead = kb_ahead(way, rows <= 32 ? 1 : 2)}};
   }
-  if (rows > 16 && 8 * tiles <= mp) return {{.tile_outputs = 128, .cluster = 8}, {.cluster = 8}};
-  const int most = std::min(leaves, kMostCluster);
-  DecodeChoice choice{.resident = 2, .ahead = 48};
-  if (rows > 32) {
-    while (4 * choice.cluster * tiles <= 3 * mp && 2 * choice.cluster <= most) choice.cluster *= 2;
-    return {choice};
-  }
-  do choice.cluster *= 2;
-  while (even_tile(shape.outputs * choice.cluster, mp, 1, unit) < 48 && 2 * choice.cluster <= most);
-  choice.cluster = std::min(choice.cluster, most);
-  // Larger clusters leave a multiprocessor here and there to nobody.
-  choice.tile_outputs = even_tile(shape.outputs * choice.cluster, choice.cluster > 4 ? mp * 10 / 11 : mp, 1, unit);
-  if (choice.cluster > 2) choice.tile_outputs = std::max(choice.tile_outputs, kWgmmaOutputs);
-  if (rows <= 16 && choice.cluster == 2) choice.k_groups = 2;
-  DecodeChoice one = choice;
-  one.k_groups = 1;
-  return {choice, one};
+  return thin_column_choices(shape, chip, unit);
 }
 
 std::vector<DecodeChoice> row_choices(const LinearShape& shape, const Chip& chip) {
@@ -123,7 +154,7 @@ std::vector<DecodeChoice> row_choices(const LinearShape& shape, const Chip& chip
   if (tiles > mp) return {{.resident = 2, .ahead = kb_ahead(way, 2)}};
   if (leaves == 1) {
     if (way <= 8) return {{.resident = rows <= 32 ? 2 : 1}};
-    if (way <= 32 && rows > 32 && 2 * tiles <= mp) return {{.tile_outputs = 32, .resident = 2}};
+    if (way <= 32 && rows > 32) return {{.tile_outputs = 32, .resident = 2}};
     if (way > 32 && rows > 8 && rows <= 16) return {{}};
     return {{.resident = rows <= 8 && way > 16 ? 3 : 2, .ahead = kb_ahead(way, 1)}};
   }
@@ -163,21 +194,26 @@ DecodePlan decode_plan(const LinearShape& shape, const Chip& chip, int unit) {
 std::vector<DecodePlan> decode_plans(const LinearShape& shape, const Chip& chip) {
   std::vector<DecodePlan> plans;
   const int mp = chip.multiprocessors;
-  for (int cluster : {1, 2, 3, 4, 8})
-    for (int tile = 16; tile <= 256; tile += 8) {
-      const int blocks = blocks_of(shape.outputs, tile) * cluster, rounds = blocks_of(blocks, mp);
-      // The smallest tiles that so many blocks allow; no round with many multiprocessors idle.
-      if (tile != kWgmmaOutputs && blocks_of(shape.outputs, tile - 8) * cluster == blocks) continue;
-      if (tile != kWgmmaOutputs && blocks * 100 < 88 * rounds * mp) continue;
-      if (rounds > 3 && (cluster > 1 || (tile != kWgmmaOutputs && (rounds > 12 || tile < 80)))) continue;
-      for (int k_groups : {1, 2, 4})
-        for (int resident : {1, 2, 3})
-          for (int ahead : {0, 48, 96})
-            if (const auto plan = decode_plan(shape, {tile, k_groups, cluster, resident, ahead}, chip)) {
-              if ((cluster > 1 && blocks > resident * mp) || (ahead && (resident == 1 || plan->next_at < 0))) continue;
-              plans.push_back(*plan);
-            }
-    }
+  for (int row_tiles = 1; row_tiles == 1 || (row_tiles <= 4 && shape.rows > 8 * row_tiles); row_tiles *= 2)
+    for (int cluster : {1, 2, 3, 4, 8})
+      for (int tile = 8; tile <= 256; tile += 8) {
+        const int of_outputs = cluster * row_tiles;
+        const int blocks = blocks_of(shape.outputs, tile) * of_outputs, rounds = blocks_of(blocks, mp);
+        // The smallest tiles that so many blocks allow; no round with many multiprocessors idle, but one round may be what a
+        // chain's length or the bytes of x allow.
+        if (tile > 8 && tile != kWgmmaOutputs && blocks_of(shape.outputs, tile - 8) * of_outputs == blocks) continue;
+        if (tile != kWgmmaOutputs && blocks * 100 < (rounds == 1 ? 45 : 88 * rounds) * mp) continue;
+        if (tile == 8 && rounds > 2) continue;
+        if (rounds > 3 && (of_outputs > 1 || (tile != kWgmmaOutputs && (rounds > 12 || tile < 80)))) continue;
+        for (int k_groups : {1, 2, 4})
+          for (int resident : {1, 2, 3})
+            for (int ahead : {0, 48, 96})
+              for (int producers : {1, 2}) {
+                const auto plan = decode_plan(shape, {tile, k_groups, cluster, resident, ahead, row_tiles, producers}, chip);
+                if (!plan || (cluster > 1 && blocks > resident * mp) || (ahead && (resident == 1 || plan->next_at < 0))) continue;
+                if (producers == 1 || (tile <= kWgmmaOutputs && rounds == 1)) plans.push_back(*plan);
+              }
+      }
   return plans;
 }
 

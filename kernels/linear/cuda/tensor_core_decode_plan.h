@@ -21,11 +21,13 @@ struct DecodeChoice {
   int cluster = 1;        // blocks behind each other in k
   int resident = 1;       // blocks meant to share a multiprocessor: of this call, or the next call's, which fetch weights already
   int ahead = 0;          // KB of weights that a block asks the second cache for, beyond its rings
+  int row_tiles = 1;      // 1, 2 or 4 blocks side by side in the rows, of the same outputs: each takes in fewer bytes of x
+  int producers = 1;      // 1 or 2 warps that fill a k group's ring: where few bytes make a stage, one is what chains wait for
 };
 
 struct DecodePlan {
   DecodeChoice choice;
-  int tokens = 8;      // rows rounded up to what wgmma has: 8, 16, 32 or 64
+  int tokens = 8;      // rows of a tile, rounded up to what wgmma has: 8, 16, 32 or 64
   int row_groups = 1;  // warpgroups side by side in the outputs
   int tiles = 1;
   int stages = 2;         // of the ring of each k group

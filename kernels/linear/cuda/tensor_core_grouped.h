@@ -11,12 +11,6 @@ namespace invar::cuda::tc {
 
 inline constexpr int kMostGroups = 256;
 
-// A tile of the schedule for many rows; any gives the same bits.
-struct GroupedTile {
-  int columns = 128;  // 64, 128 or 192; of a tree 128
-  int lead = 0;       // PrefillPlan
-};
-
 // Pointers are device memory, what they point at may be an earlier kernel's work.
 struct GroupedLinear {
   int groups = 0;                             // at most kMostGroups
@@ -27,7 +21,11 @@ struct GroupedLinear {
   int64_t inputs = 0;
   const Bf16* x = nullptr;
   int64_t x_stride = 0;
-  const GroupedTile* tile = nullptr;  // for tests and benches: takes the choice of a schedule away
+  // grouped_gated alone takes it: [rows], row i of the groups is row index[i] of x.
+  const int32_t* index = nullptr;
+  // The launch right before this one was another of these with the same offsets: this one may look at them before it has ended.
+  bool settled = false;
+  bool many_rows = false;  // for tests and benches: the schedule for many rows, however few there are; the same bits
 };
 
 // Can these take the shape? Else the caller goes through the groups one by one. inputs (every segment's end) must be a multiple
@@ -37,8 +35,10 @@ bool grouped_row_fits(const Device& device, const GroupedLinear& problem, const 
                       const std::vector<TreeNode>& nodes);
 
 void grouped_column(const Device& device, const GroupedLinear& problem, Bf16* y, int64_t y_stride);
-// GatedWeights, alternating: y[row][width] = silu_mul of the pairs. False: not for so few rows a group, nothing was done.
-bool grouped_gated(const Device& device, const GroupedLinear& problem, int64_t width, Bf16* y, int64_t y_stride);
+// GatedWeights, alternating: y[row][width] = silu_mul of the pairs.
+void grouped_gated(const Device& device, const GroupedLinear& problem, int64_t width, Bf16* y, int64_t y_stride);
+// Would it take an index? Else the caller gathers the rows first.
+bool grouped_gated_takes_index(const GroupedLinear& problem);
 // partials[i * node_stride + row * outputs + n] for node i. With y, for the root alone: y = bf(root), [rows][outputs], instead;
 // partials is scratch.
 void grouped_row(const Device& device, const GroupedLinear& problem, const RowSegments& segments, int first, int last,

@@ -15,6 +15,9 @@ struct Groups {
   int count = 0;
 };
 
+// Not through the first-level cache: a kernel that begins early may not find what a finished one wrote there.
+__device__ inline int group_begin(const Groups& groups, int group) { return static_cast<int>(__ldcg(groups.offsets + group)); }
+
 inline size_t group_tiles_bytes(int groups) { return groups ? (static_cast<size_t>(groups) + 1) * sizeof(int) : 0; }
 
 // tiles[g], shared memory: tiles of the groups before g; tiles[count]: of all. A group has `outputs` tiles for each `rows` rows
@@ -26,8 +29,8 @@ __device__ inline void count_group_tiles(const Groups& groups, int rows, int out
   for (int first = 0; first < groups.count; first += 32) {
     int count = 0;
     if (first + lane < groups.count) {
-      const int64_t held = groups.offsets[first + lane + 1] - groups.offsets[first + lane];
-      count = static_cast<int>((held + rows - 1) / rows) * outputs;
+      const int held = group_begin(groups, first + lane + 1) - group_begin(groups, first + lane);
+      count = (held + rows - 1) / rows * outputs;
     }
     int sum = count;
 #pragma unroll

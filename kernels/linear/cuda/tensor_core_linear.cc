@@ -65,7 +65,7 @@ bool linear_gated(const Device& device, const GatedLinear& p) {
   if (p.rows <= kMostDecodeRows) {
     decode_column(device, column, *shape, decode_plan(*shape, chip_of(device), 2 * kGatedRun), p.weights->width());
   } else {
-    prefill_column(device, column, *shape, *prefill_plan(*shape, chip_of(device)), p.weights->width());
+    prefill_column(device, column, *shape, *prefill_plan(*shape, chip_of(device), true), p.weights->width());
   }
   return true;
 }

@@ -12,7 +12,7 @@ void prefill_column(const Device& device, const ColumnLinear& p, const LinearSha
   task.y = p.y;
   task.y_fp32 = p.y_fp32;
   task.y_stride = p.y_stride;
-  prefill::run<false>(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
+  prefill::run(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
 }
 
 void prefill_row(const Device& device, const RowLinear& p, int node, const LinearShape& shape, const PrefillPlan& plan) {
@@ -25,7 +25,7 @@ void prefill_row(const Device& device, const RowLinear& p, int node, const Linea
     task.y_fp32 = p.partials + node * node_stride(p);
   }
   task.y_stride = p.weights->outputs();
-  prefill::run<false>(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
+  prefill::run(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
 }
 
 }  // namespace invar::cuda::tc

@@ -1,44 +1,49 @@
 // A block: one producer thread, two warpgroups of consumers. Rows of x are the M side of wgmma, weights the N side; a stage of
 // the ring is 64 k of both. In a cluster two blocks with the same outputs fetch half of the weights each and give them to both.
 //
-// The warpgroups have 64 rows of a tile each. A leaf's end costs little tensor-core time: leaves go in turn to two sets of
-// accumulators, of which only the second one has to be waited for, and while one warpgroup adds or writes, the other one
-// multiplies. Or, where a tile is short, they have a tile each and take turns.
+// The warpgroups have 64 rows of a tile each. Leaves go in turn to two or three sets of accumulators, so that a warpgroup adds,
+// or writes a tile, while its next leaf is multiplied. Or, where a tile is short, the warpgroups have a tile each and take turns.
 #pragma once
 
 #include <algorithm>
 #include <type_traits>
 
 #include "kernels/device/cuda/launch.cuh"
+#include "kernels/linear/cuda/tensor_core_prefill_meet.cuh"
 #include "kernels/linear/cuda/tensor_core_prefill_output.cuh"
 
 namespace invar::cuda::tc::prefill {
 
+// Blocks of the next tile that are multiplied beside a tile's way out, at most.
+constexpr int kMostBeside = 4;
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
-// Named barriers: whose turn it is; that the first warpgroup has begun a tile; a warpgroup's own.
-constexpr int kTurnBarrier = 1, kBegunBarrier = 3, kPassBarrier = 4;
 
-template <class Tile, bool kGrouped>
+template <class Tile>
 __device__ void produce(const PrefillTask& task, const CUtensorMap* x_map, const Ring<Tile>& ring) {
   constexpr int kColumns = Tile::kColumns;
-  TileWalk<kGrouped> walk(task, ring.group_tiles(), kColumns);
+  TileWalk walk(task, kColumns);
   struct Step {
-    int unit, block;
-    typename TileWalk<kGrouped>::Work work;
+    int unit, block, last;
+    TileWalk::Work work;
+  };
+  const auto begin_unit = [&](Step* s) {
+    s->unit = walk.unit;
+    s->work = walk.work();
+    s->block = task.first_of(s->work.part);
+    s->last = task.last_of(s->work.part);
   };
   const auto advance = [&](Step* s) {
-    if (++s->block < task.last_block) return;
-    s->block = task.first_block;
+    if (++s->block < s->last) return;
     walk.unit = s->unit;
     walk.next();
     s->unit = walk.unit;
-    if (!walk.done()) s->work = walk.work();
+    if (!walk.done()) begin_unit(s);
   };
   const auto load_weights = [&](const Step& s, int stage) {
     const uint32_t full = ring.full(stage);
     const int outputs = min(kColumns, task.padded - s.work.column);
     ptx::barrier_expect(full, Tile::kRowBytes + outputs * kLine);
-    const std::byte* from = s.work.weights + (int64_t{s.block} * task.padded + s.work.column) * kLine;
+    const std::byte* from = task.weights + (int64_t{s.block} * task.padded + s.work.column) * kLine;
     if (task.cluster == 1) {
       ptx::copy_bulk(ring.weights(stage), from, outputs * kLine, full);
     } else {
@@ -52,7 +57,8 @@ __device__ void produce(const PrefillTask& task, const CUtensorMap* x_map, const
   };
   ptx::prefetch_tensor_map(x_map);
   if (walk.done()) return;
-  const Step start{walk.unit, task.first_block, walk.work()};
+  Step start;
+  begin_unit(&start);
   Step step = start;
   // Weights do not depend on earlier kernels.
   int filled = 0;
@@ -103,16 +109,10 @@ struct Reader {
       ptx::barrier_arrive_peer(ptx::peer_address(ring.empty(which), thread));
     }
   }
-  // A stage that this warpgroup has nothing to do with. Its warps wait for each other as multiplications make them: who is a
-  // whole turn of the ring late could not tell the parities apart.
-  __device__ void pass(int warpgroup) {
-    ptx::barrier_wait(ring.full(stage), parity);
-    ptx::named_barrier_sync(kPassBarrier + warpgroup, 128);
-    release(stage);
-    next();
-  }
-  // One block of 64 k times this warpgroup's rows, which begin at `row` of the tile, into d; leaves it under way.
-  __device__ __forceinline__ void multiply(float (&d)[T::kValues], int row, int accumulate) {
+  // One block of 64 k times this warpgroup's rows, which begin at `row` of the tile, into d, from +0 where a leaf begins; leaves
+  // it under way, and only it. That a leaf begins is known when this is compiled: d is then free before, for other values.
+  template <bool kBegins>
+  __device__ __forceinline__ void multiply(float (&d)[T::kValues], int row) {
     ptx::barrier_wait(ring.full(stage), parity);
     const uint64_t a = ptx::matrix_descriptor(ring.rows(stage) + row * kLine);
     const uint64_t b = ptx::matrix_descriptor(ring.weights(stage));
@@ -122,7 +122,7 @@ struct Reader {
 #pragma unroll
       for (int slab = 0; slab < T::kSlabs; ++slab)
         ptx::Wgmma<T::kColumns>::multiply(d + slab * T::kSlabValues, a + slab * (64 * kLine / 16) + step * 2, b + step * 2,
-                                          accumulate || step);
+                                          kBegins && step == 0 ? 0 : 1);
     ptx::warpgroup_commit();
     ptx::warpgroup_wait<1>();
     if (held >= 0) release(held);
@@ -141,136 +141,195 @@ __device__ inline void boxes_are_free() {
   __syncwarp();
 }
 
+// to = a + b.
+template <int kSize>
+__device__ __forceinline__ void add_sets(float (&to)[kSize], const float (&a)[kSize], const float (&b)[kSize]) {
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) to[i] = numerics::add(a[i], b[i]);
+}
+
 // Both warpgroups at one tile.
-template <PrefillMerge kMerge, int kColumns, bool kGrouped>
-__device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const Ring<Tile<kMerge, kColumns>>& ring,
-                        int warpgroup) {
-  using T = Tile<kMerge, kColumns>;
-  const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+template <class T>
+__device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
+  const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, first_row = warpgroup * 64;
   const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;  // value i of sums at sums + i / 4 * 512
   float acc[T::kValues];
-  float other[T::kTwo ? T::kValues : 4];  // accumulators of the second leaf
-  float pair[T::kTree ? T::kValues : 4];  // of a tree: a pair that waits for its partner
+  float other[T::kTwo ? T::kValues : 4], third[T::kTree ? T::kValues : 4];
   Reader<T> reader(ring, task.cluster);
-  int announce = 0;  // blocks until the other warpgroup may begin
   int block = 0;
-  // Multiplies blocks [block, end) into d, a chain from +0; the last one may be under way behind it.
-  const auto leaf = [&](float(&d)[T::kValues], int end) {
-    int accumulate = 0;
+  // A leaf's first block is under way in d behind this, and all before it is complete.
+  const auto begin = [&](float(&d)[T::kValues]) {
+    reader.template multiply<true>(d, first_row);
+    ++block;
+  };
+  const auto go_on = [&](float(&d)[T::kValues], int end) {
 #pragma unroll 1
-    do {
-      reader.multiply(d, warpgroup * 64, accumulate);
-      if (announce && --announce == 0) ptx::named_barrier_arrive(kBegunBarrier, kConsumers * 128);
-      accumulate = 1;
-    } while (++block < end);
+    for (; block < end; ++block) reader.template multiply<false>(d, first_row);
+  };
+  const auto store_sums = [&](const float(&d)[T::kValues]) {
+#pragma unroll
+    for (int j = 0; j < T::kValues; j += 4) ptx::store_shared_float4(sums + j * 128, {d[j], d[j + 1], d[j + 2], d[j + 3]});
+  };
+  const auto add_sums = [&](float(&d)[T::kValues]) {
+#pragma unroll
+    for (int j = 0; j < T::kValues; j += 4) {
+      const float4 v = ptx::load_shared_float4(sums + j * 128);
+      d[j] = numerics::add(v.x, d[j]);
+      d[j + 1] = numerics::add(v.y, d[j + 1]);
+      d[j + 2] = numerics::add(v.z, d[j + 2]);
+      d[j + 3] = numerics::add(v.w, d[j + 3]);
+    }
   };
 
-  // Of a tile that had not so many. Waits for the other one, or arrivals for two tiles might count as everybody's for one.
-  const auto announce_late = [&] {
-    if (announce) ptx::named_barrier_sync(kBegunBarrier, kConsumers * 128);
-    announce = 0;
-  };
-
-  TileWalk<kGrouped> walk(task, ring.group_tiles(), kColumns);
-  if (walk.done()) return;
-  auto following = walk.work();
-#pragma unroll 1
-  for (bool more = true; more;) {
-    const auto work = following;
-    if (task.lead) {
-      if (warpgroup == 1) {
-        ptx::named_barrier_sync(kBegunBarrier, kConsumers * 128);
-      } else {
-        announce = task.lead + 1;
-      }
-    }
-    block = task.first_block;
-    const auto look_ahead = [&] {
-      walk.next();
-      more = !walk.done();
-      if (more) following = walk.work();
-    };
-    if (work.row + warpgroup * 64 >= work.row_end) {  // no row for this warpgroup
-      announce_late();
-#pragma unroll 1
-      for (; block < task.last_block; ++block) reader.pass(warpgroup);
-      look_ahead();
-      continue;
-    }
-    const int row = work.row + warpgroup * 64 + warp * 16;
-    ptx::forget(acc);
-    ptx::forget(other);
-    ptx::forget(pair);
-    leaf(acc, task.leaf_end(0));
-    look_ahead();  // while it multiplies
-    if constexpr (kMerge == PrefillMerge::kChain) {
-      reader.drain();
-      ptx::pin(acc);
-    } else if constexpr (kMerge == PrefillMerge::kFold) {
-      if (task.leaves == 1) {
-        reader.drain();
-        ptx::pin(acc);
-      } else {
-        int i = 1;
-#pragma unroll 1
-        do {
-          leaf(other, task.leaf_end(i));
-          reader.drain();
-          ptx::pin(acc);
-          ptx::pin(other);
-#pragma unroll
-          for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(acc[j], other[j]);
-        } while (++i < task.leaves);
-      }
-    } else {
-      boxes_are_free();
-#pragma unroll 1
-      for (int i = 1;; i += 2) {
-        leaf(other, task.leaf_end(i));
-        reader.drain();
-        ptx::pin(acc);
-        ptx::pin(other);
-#pragma unroll
-        for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(acc[j], other[j]);
-        const bool waits = i % 4 == 1, last = i + 1 == task.leaves;
-        if (waits) {
-#pragma unroll
-          for (int j = 0; j < T::kValues; ++j) pair[j] = numerics::add(acc[j], task.minus_zero);
-        } else {
-#pragma unroll
-          for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(pair[j], acc[j]);
-          if (last) break;
-#pragma unroll
-          for (int j = 0; j < T::kValues; j += 4)
-            ptx::store_shared_float4(sums + j * 128, {acc[j], acc[j + 1], acc[j + 2], acc[j + 3]});
-        }
-        leaf(acc, task.leaf_end(i + 1));
-      }
-      if (task.leaves == 8) {
-#pragma unroll
-        for (int j = 0; j < T::kValues; j += 4) {
-          const float4 v = ptx::load_shared_float4(sums + j * 128);
-          acc[j] = numerics::add(v.x, acc[j]);
-          acc[j + 1] = numerics::add(v.y, acc[j + 1]);
-          acc[j + 2] = numerics::add(v.z, acc[j + 2]);
-          acc[j + 3] = numerics::add(v.w, acc[j + 3]);
-        }
-      }
-    }
-    announce_late();
-    if (task.bias) add_bias(task, acc, work.column, 1);
+  const auto write = [&](float(&values)[T::kValues], const TileWalk::Work& work, const auto& meanwhile) {
+    const int row = work.row + first_row + warp * 16;
+    if (task.bias) add_bias(task, values, work.column, 1);
     // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
     if constexpr (T::kSums)
       __syncwarp();
     else
       boxes_are_free();
-    if constexpr (!T::kTree) {
+    if constexpr (T::kGates) {
       if (task.gated) {
-        write_gated<kGrouped>(task, y_map, acc, row, work.row_end, work.column / 2, own);
-        continue;
+        write_gated(task, y_map, values, row, work.row_end, work.column / 2, own);
+        return;
       }
     }
-    write_slab<T, kGrouped, 0>(task, y_map, acc, row, work.row_end, work.column, own);
+    write_slab<T, 0>(task, y_map, values, row, work.row_end, work.column, own, meanwhile);
+  };
+
+  TileWalk walk(task, T::kColumns);
+  // Tiles before unit `end`; multiply_tile leaves their values in `values`, which is not acc: they leave from there while the
+  // next tile's first block is multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler
+  // would wait for every multiplication.
+  const auto overlapping = [&](float(&values)[T::kValues], int end, const auto& multiply_tile) {
+    if (walk.unit >= end) return;
+    auto following = walk.work();
+    block = task.first_block;
+    begin(acc);
+#pragma unroll 1
+    for (;;) {
+      const auto work = following;
+      walk.next();
+      const bool more = walk.unit < end;
+      if (more) following = walk.work();
+      multiply_tile();
+      if (!more) {
+        write(values, work, Nothing());
+        break;
+      }
+      block = task.first_block;
+      begin(acc);
+      write(values, work, [&] {
+        if constexpr (T::kFold) {
+          reader.template multiply<false>(acc, first_row);
+          ++block;
+        }
+      });
+    }
+  };
+  // The others; multiply_unit says whether the value of a tile is in acc.
+  const auto one_by_one = [&](const auto& multiply_unit) {
+    if (walk.done()) return;
+    auto following = walk.work();
+#pragma unroll 1
+    for (bool more = true; more;) {
+      const auto work = following;
+      block = task.first_of(work.part);
+      begin(acc);
+      walk.next();
+      more = !walk.done();
+      if (more) following = walk.work();
+      if (multiply_unit(work)) write(acc, work, Nothing());
+    }
+  };
+
+  if constexpr (T::kTree) {
+    overlapping(third, walk.units, [&] {
+      // Four leaves at a time: the sum of the first two is formed while the third is multiplied. Of eight, the first four's sum
+      // waits in shared memory.
+      constexpr int kLast = T::kLeaves - 4;
+      if constexpr (T::kLeaves == 8) {
+        go_on(acc, task.leaf_end(0));
+        begin(other);
+        go_on(other, task.leaf_end(1));
+        begin(third);
+        ptx::pin(acc);
+        ptx::pin(other);
+        add_sets(acc, acc, other);
+        boxes_are_free();
+        store_sums(acc);
+        go_on(third, task.leaf_end(2));
+        begin(other);
+        go_on(other, task.leaf_end(3));
+        begin(acc);
+        ptx::pin(third);
+        ptx::pin(other);
+        add_sets(third, third, other);
+        add_sums(third);
+        store_sums(third);
+      }
+      go_on(acc, task.leaf_end(kLast));
+      begin(other);
+      go_on(other, task.leaf_end(kLast + 1));
+      begin(third);
+      ptx::pin(acc);
+      ptx::pin(other);
+      add_sets(acc, acc, other);
+      go_on(third, task.leaf_end(kLast + 2));
+      begin(other);
+      go_on(other, task.leaf_end(kLast + 3));
+      reader.drain();
+      ptx::pin(third);
+      ptx::pin(other);
+      add_sets(third, third, other);
+      add_sets(third, acc, third);
+      if constexpr (T::kSums) add_sums(third);
+    });
+  } else {
+    if constexpr (T::kFold)
+      overlapping(other, task.leaf_end(0) - task.first_block >= kMostBeside ? task.whole : 0, [&] {
+        go_on(acc, task.leaf_end(0));
+        if (task.leaves == 1) {
+          reader.drain();
+          ptx::pin(acc);
+#pragma unroll
+          for (int i = 0; i < T::kValues; ++i) other[i] = numerics::add(acc[i], task.minus_zero);
+          return;
+        }
+        begin(other);
+        go_on(other, task.leaf_end(1));
+        reader.drain();
+        ptx::pin(acc);
+        ptx::pin(other);
+#pragma unroll 1
+        for (int i = 2; i < task.leaves; ++i) {
+          add_sets(acc, acc, other);
+          begin(other);
+          go_on(other, task.leaf_end(i));
+          reader.drain();
+          ptx::pin(other);
+        }
+        add_sets(other, acc, other);
+      });
+    one_by_one([&](const TileWalk::Work& work) {
+      const int leaves = work.part >= 0 ? 1 : task.leaves;
+      go_on(acc, leaves == 1 ? task.last_of(work.part) : task.leaf_end(0));
+      reader.drain();
+      ptx::pin(acc);
+      if constexpr (T::kFold) {
+#pragma unroll 1
+        for (int i = 1; i < leaves; ++i) {
+          begin(other);
+          go_on(other, task.leaf_end(i));
+          reader.drain();
+          ptx::pin(other);
+          add_sets(acc, acc, other);
+        }
+        if (work.part >= 0) return meet<T>(task, acc, work.part, work.place, warpgroup);
+      }
+      return true;
+    });
   }
   if (lane == 0) ptx::wait_stores_read<0>();
 }
@@ -282,7 +341,7 @@ __device__ void consume_in_turns(const PrefillTask& task, const CUtensorMap* y_m
   const uint32_t own = ring.own(warpgroup * 4 + warp);
   float acc[T::kValues];
   Reader<T> reader(ring, task.cluster);
-  TileWalk<false> walk(task, 0, T::kColumns);
+  TileWalk walk(task, T::kColumns);
   if (warpgroup == 1) {
     ptx::named_barrier_arrive(kTurnBarrier, kConsumers * 128);
     walk.next();
@@ -293,15 +352,11 @@ __device__ void consume_in_turns(const PrefillTask& task, const CUtensorMap* y_m
 #pragma unroll 1
   for (bool more = true; more;) {
     const auto work = following;
-    ptx::forget(acc);
     // Behind it all of the other one's stages have arrived: a parity tells only a stage's next turn from its last one.
     ptx::named_barrier_sync(kTurnBarrier + warpgroup, kConsumers * 128);
-    int accumulate = 0;
+    reader.template multiply<true>(acc, 0);
 #pragma unroll 1
-    for (int i = 0; i < blocks; ++i) {
-      reader.multiply(acc, 0, accumulate);
-      accumulate = 1;
-    }
+    for (int i = 1; i < blocks; ++i) reader.template multiply<false>(acc, 0);
     ptx::named_barrier_arrive(kTurnBarrier + 1 - warpgroup, kConsumers * 128);
     walk.next();
     walk.next();
@@ -313,18 +368,17 @@ __device__ void consume_in_turns(const PrefillTask& task, const CUtensorMap* y_m
     boxes_are_free();
     const int row = work.row + warp * 16;
     if (task.bias) add_bias(task, acc, work.column, 2);
-    write_slab<T, false, 0>(task, y_map, acc, row, work.row_end, work.column, own);
-    write_slab<T, false, 1>(task, y_map, acc, row + 64, work.row_end, work.column, own);
+    write_slab<T, 0>(task, y_map, acc, row, work.row_end, work.column, own);
+    write_slab<T, 1>(task, y_map, acc, row + 64, work.row_end, work.column, own);
   }
   if (lane == 0) ptx::wait_stores_read<0>();
 }
 
-template <PrefillMerge kMerge, int kColumns, bool kGrouped>
+template <PrefillMerge kMerge, int kColumns, int kLeaves>
 __global__ void __launch_bounds__(kThreads, 1)
     prefill_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap y_map,
                    const __grid_constant__ PrefillTask task) {
-  using T = Tile<kMerge, kColumns>;
-  static_assert(!(T::kTurns && kGrouped));
+  using T = Tile<kMerge, kColumns, kLeaves>;
   extern __shared__ std::byte shared[];
   const Ring<T> ring(shared);
   if (threadIdx.x == 0) {
@@ -333,10 +387,6 @@ __global__ void __launch_bounds__(kThreads, 1)
       ptx::barrier_init(ring.empty(stage), (T::kTurns ? 1 : kConsumers) * task.cluster);
     }
     ptx::fence_barrier_init();
-  }
-  if constexpr (kGrouped) {
-    ptx::wait_for_earlier_kernels();  // the offsets are another kernel's
-    count_group_tiles(task.groups, kTileRows, task.column_tiles, ring.group_tiles());
   }
   if (task.cluster > 1) {
     ptx::cluster_sync();
@@ -348,7 +398,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warpgroup == kConsumers) {
     ptx::fewer_registers<kProducerRegisters>();
     if (threadIdx.x / 32 == kConsumers * 4) {
-      if (ptx::elect_one()) produce<T, kGrouped>(task, &x_map, ring);
+      if (ptx::elect_one()) produce<T>(task, &x_map, ring);
       __syncwarp();
     }
   } else {
@@ -356,12 +406,23 @@ __global__ void __launch_bounds__(kThreads, 1)
     if constexpr (T::kTurns) {
       consume_in_turns<T>(task, &y_map, ring, warpgroup);
     } else {
-      consume<kMerge, kColumns, kGrouped>(task, &y_map, ring, warpgroup);
+      consume<T>(task, &y_map, ring, warpgroup);
     }
   }
   // Who leaves early would take barriers and memory away that the other block still writes to.
   __syncwarp();
   if (task.cluster > 1) ptx::cluster_sync();
+}
+
+// In the device's scratch: first what must be zeros, then the values.
+template <class T>
+void place_meeting(const Device& device, const PrefillPlan& plan, PrefillTask* task) {
+  const size_t met = static_cast<size_t>(plan.shared * plan.cluster * kConsumers * kMostParts) * sizeof(uint32_t);
+  const size_t values = static_cast<size_t>(plan.shared * plan.cluster * plan.parts * kConsumers * T::kSetWords) * sizeof(float4);
+  if (met > CudaContext::kScratchZeros || CudaContext::kScratchZeros + values > CudaContext::kScratchBytes)
+    throw DeviceFailure("parts of a linear's tiles have no room: " + plan.describe());
+  task->met = reinterpret_cast<uint32_t*>(device.cuda().scratch);
+  task->meeting = reinterpret_cast<float4*>(device.cuda().scratch + CudaContext::kScratchZeros);
 }
 
 inline PrefillTask task_of(const LinearShape& shape, const PrefillPlan& plan) {
@@ -374,13 +435,14 @@ inline PrefillTask task_of(const LinearShape& shape, const PrefillPlan& plan) {
   task.column_tiles = plan.column_tiles;
   task.cluster = plan.cluster;
   task.band = plan.band;
-  task.lead = plan.lead;
   task.leaves = shape.leaves();
   task.first_block = shape.leaf_begin.front();
   task.last_block = shape.leaf_begin.back();
   task.by_segments = shape.by_segments;
   if (shape.by_segments) std::copy(shape.leaf_begin.begin(), shape.leaf_begin.end(), task.leaf_begin);
   task.minus_zero = -0.0f;
+  task.whole = (plan.row_tiles + plan.cluster - 1) / plan.cluster * plan.column_tiles - plan.shared;
+  task.parts = plan.parts;
   return task;
 }
 
@@ -400,38 +462,41 @@ inline CUtensorMap output_map(const Device& device, const PrefillTask& task, boo
   return map;
 }
 
-template <PrefillMerge kMerge, int kColumns, bool kGrouped>
-void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, const PrefillTask& task) {
-  using T = Tile<kMerge, kColumns>;
+template <PrefillMerge kMerge, int kColumns, int kLeaves = 0>
+void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, PrefillTask task) {
+  using T = Tile<kMerge, kColumns, kLeaves>;
+  if (plan.shared) place_meeting<T>(device, plan, &task);
   launch(device,
          {.grid = static_cast<unsigned>(plan.grid),
           .block = kThreads,
-          .shared = T::kShared + group_tiles_bytes(task.groups.count),
+          .shared = T::kShared,
           .cluster = static_cast<unsigned>(plan.cluster),
           .dependent = true},
-         prefill_kernel<kMerge, kColumns, kGrouped>, x_map,
+         prefill_kernel<kMerge, kColumns, kLeaves>, x_map,
          task.boxes ? output_map(device, task, T::kNarrow || task.gated) : x_map, task);
 }
 
-template <bool kGrouped>
-void run(const Device& device, const Bf16* x, int64_t x_stride, int64_t inputs, const PrefillPlan& plan, PrefillTask task) {
-  task.wide_y = task.y ? reinterpret_cast<uintptr_t>(task.y) % 16 == 0 && task.y_stride % 8 == 0
-                       : reinterpret_cast<uintptr_t>(task.y_fp32) % 8 == 0 && task.y_stride % 2 == 0;
-  task.boxes = task.y ? task.wide_y : reinterpret_cast<uintptr_t>(task.y_fp32) % 16 == 0 && task.y_stride % 4 == 0;
+// How y can be written.
+inline void know_outputs(PrefillTask* task) {
+  task->wide_y = task->y ? reinterpret_cast<uintptr_t>(task->y) % 16 == 0 && task->y_stride % 8 == 0
+                         : reinterpret_cast<uintptr_t>(task->y_fp32) % 8 == 0 && task->y_stride % 2 == 0;
+  task->boxes = task->y ? task->wide_y : reinterpret_cast<uintptr_t>(task->y_fp32) % 16 == 0 && task->y_stride % 4 == 0;
+}
+
+inline void run(const Device& device, const Bf16* x, int64_t x_stride, int64_t inputs, const PrefillPlan& plan,
+                PrefillTask task) {
+  know_outputs(&task);
   const CUtensorMap x_map = tensor_map(device, x, task.rows, inputs, x_stride, kTileRows);
   using enum PrefillMerge;
-  const auto start = [&](auto merge, auto columns) {
-    run<decltype(merge)::value, decltype(columns)::value, kGrouped>(device, x_map, plan, task);
-  };
-  const auto fold = [&](auto columns) { start(std::integral_constant<PrefillMerge, kFold>(), columns); };
-  const std::integral_constant<int, 128> narrow;
-  if (plan.merge == kChain) return start(std::integral_constant<PrefillMerge, kChain>(), std::integral_constant<int, 256>());
-  if (plan.merge == kTree) return start(std::integral_constant<PrefillMerge, kTree>(), narrow);
-  if constexpr (!kGrouped)
-    if (plan.merge == kTurns) return start(std::integral_constant<PrefillMerge, kTurns>(), narrow);
-  if (plan.columns == 192) return fold(std::integral_constant<int, 192>());
-  if (plan.columns == 128) return fold(narrow);
-  fold(std::integral_constant<int, 64>());
+  if (plan.merge == kChain) return run<kChain, 256>(device, x_map, plan, task);
+  if (plan.merge == kTurns) return run<kTurns, 128>(device, x_map, plan, task);
+  if (plan.merge == kTree && task.leaves == 8) return run<kTree, 128, 8>(device, x_map, plan, task);
+  if (plan.merge == kTree) return run<kTree, 128, 4>(device, x_map, plan, task);
+  if (plan.columns == 192) return run<kFold, 192>(device, x_map, plan, task);
+  if (plan.columns == 160) return run<kFold, 160>(device, x_map, plan, task);
+  if (plan.columns == 128) return run<kFold, 128>(device, x_map, plan, task);
+  if (plan.columns == 96) return run<kFold, 96>(device, x_map, plan, task);
+  run<kFold, 64>(device, x_map, plan, task);
 }
 
 }  // namespace invar::cuda::tc::prefill

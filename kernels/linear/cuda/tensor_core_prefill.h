@@ -1,4 +1,4 @@
-// The schedule for many rows: tiles of 128 rows by 128 to 256 outputs through wgmma, a persistent block on each multiprocessor.
+// The schedule for many rows: tiles of 128 rows by 64 to 256 outputs through wgmma, a persistent block on each multiprocessor.
 #pragma once
 
 #include "kernels/linear/cuda/tensor_core_prefill_plan.h"

@@ -110,14 +110,15 @@ __device__ void write_bf16(const PrefillTask& task, const float (&acc)[kSize], i
 
 // The same by the copy engine, which goes on while the next tile is multiplied. kGroup boxes leave together; the warp has room
 // for kGroups groups, kSent of this tile went before. Whole boxes, except where y ends.
-template <bool kFp32, int kBoxLine, int kGroup, int kGroups, int kSent, int kFirst, int kCount, int kSize>
+template <bool kFp32, int kBoxLine, int kGroup, int kGroups, int kSent, int kFirst, int kCount, int kSize, class Meanwhile>
 __device__ void send_boxes(const PrefillTask& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int column,
-                           uint32_t staging) {
+                           uint32_t staging, const Meanwhile& meanwhile) {
   constexpr int kOfBox = kBoxLine / (kFp32 ? 8 : 4), kBoxBytes = 16 * kBoxLine;  // values of a thread
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int group = 0; group < kCount / kOfBox / kGroup; ++group) {
     const uint32_t place = staging + (kSent + group) % kGroups * (kGroup * kBoxBytes);
+    if (group) meanwhile();
     if (kSent + group >= kGroups) {
       if (lane == 0) ptx::wait_stores_read<kGroups - 1>();
       __syncwarp();
@@ -144,19 +145,23 @@ __device__ void send_boxes(const PrefillTask& task, const CUtensorMap* y_map, co
   }
 }
 
+struct Nothing {
+  __device__ void operator()() const {}
+};
+
 // Slab kSlab of the warpgroup's rows; the warp's boxes are free.
-template <class T, bool kGrouped, int kSlab, int kSize>
+template <class T, int kSlab, int kSize, class Meanwhile = Nothing>
 __device__ void write_slab(const PrefillTask& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int row_end,
-                           int column, uint32_t staging) {
+                           int column, uint32_t staging, const Meanwhile& meanwhile = {}) {
   constexpr int kFirst = kSlab * T::kSlabValues, kCount = T::kSlabValues;
-  if (task.boxes && (!kGrouped || row + 16 <= row_end)) {
+  if (task.boxes && (!task.ragged || row + 16 <= row_end)) {
     const auto send = [&](auto fp32, auto boxes) {  // boxes: of a slab
       constexpr int kOfSlab = decltype(boxes)::value;
       constexpr int kHalf = T::kNarrow ? T::kBoxes : T::kBoxes / 2;  // two groups, or one where there are three boxes
       constexpr int kGroup = kOfSlab * T::kSlabs <= T::kBoxes ? kOfSlab : kHalf;
       static_assert(kOfSlab % kGroup == 0);
       send_boxes<decltype(fp32)::value, T::kBoxLine, kGroup, T::kBoxes / kGroup, kSlab * kOfSlab / kGroup, kFirst, kCount>(
-          task, y_map, acc, row, column, staging);
+          task, y_map, acc, row, column, staging, meanwhile);
     };
     if (task.y) {
       send(std::false_type(), std::integral_constant<int, kCount / (T::kBoxLine / 4)>());
@@ -172,7 +177,7 @@ __device__ void write_slab(const PrefillTask& task, const CUtensorMap* y_map, co
 
 // Gate and up of a pair are eight columns apart, four values of a thread. What comes of them leaves as an accumulator of half as
 // many columns, in boxes of 32 bf16; column: of y.
-template <bool kGrouped, int kSize>
+template <int kSize>
 __device__ void write_gated(const PrefillTask& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int row_end,
                             int column, uint32_t staging) {
   constexpr int kBoxLine = kLine / 2, kBoxBytes = 16 * kBoxLine, kBoxes = kSize / 32;
@@ -197,7 +202,7 @@ __device__ void write_gated(const PrefillTask& task, const CUtensorMap* y_map, c
     }
     ptx::store_matrices(place(part / 2, lane % 16, part % 2 * 2 + lane / 16), words);
   }
-  if (task.boxes && (!kGrouped || row + 16 <= row_end)) {
+  if (task.boxes && (!task.ragged || row + 16 <= row_end)) {
     ptx::fence_async_shared();
     __syncwarp();
     if (lane == 0) {

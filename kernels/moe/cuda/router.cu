@@ -1,6 +1,8 @@
 // Router: a warp has a row, its scores in registers; lane l of register i is expert 32 i + l, so the halving strides of the row
 // sum above 16 stay inside a lane. The choice needs no sort: keys are unique, and the chosen experts' bits give the ascending
 // order.
+#include <algorithm>
+
 #include "kernels/device/cuda/launch.cuh"
 #include "kernels/moe/cuda/router.h"
 
@@ -15,15 +17,10 @@ constexpr uint32_t kMinusInfinityKey = ~0xff800000u;
 
 __device__ uint32_t canonical_key(float x) { return numerics::order_key(numerics::bits_float(numerics::canonical_bits(x))); }
 
-// kSlots * 32 >= experts.
+// By a warp; kSlots * 32 >= experts. kept: room for the scores of the chosen.
 template <int kSlots>
-__global__ void __launch_bounds__(kWarps * 32) route_rows(const __grid_constant__ Router p, bool reversed_ties) {
-  __shared__ float chosen_scores[kWarps][numerics::kSumLanes];
-  asm volatile("griddepcontrol.launch_dependents;");
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, experts = static_cast<int>(p.experts);
-  const int64_t row = blockIdx.x * int64_t{kWarps} + warp;
-  if (row >= p.rows) return;
+__device__ void route_row(const Router& p, int64_t row, bool reversed_ties, float* kept) {
+  const int lane = threadIdx.x % 32, experts = static_cast<int>(p.experts);
   const float nan = numerics::bits_float(0x7fffffffu);
   const float* logits = p.logits + row * experts;
   float score[kSlots];
@@ -95,12 +92,11 @@ __global__ void __launch_bounds__(kWarps * 32) route_rows(const __grid_constant_
     if (chosen >> i & 1) {
       const int place = before + __popc(those & ((1u << lane) - 1));
       ids[place] = i * 32 + lane;
-      chosen_scores[warp][place] = score[i];
+      kept[place] = score[i];
     }
     before += __popc(those);
   }
   __syncwarp();
-  const float* kept = chosen_scores[warp];
   float total = kept[0];
   if (p.renormalise)
     for (int64_t i = 1; i < p.top_k; ++i) total = numerics::add(total, kept[i]);
@@ -108,6 +104,53 @@ __global__ void __launch_bounds__(kWarps * 32) route_rows(const __grid_constant_
     const float weight = p.renormalise ? numerics::div(kept[i], total) : kept[i];
     weights[i] = numerics::bits_float(numerics::canonical_bits(weight));
   }
+}
+
+template <int kSlots>
+__global__ void __launch_bounds__(kWarps * 32) route_rows(const __grid_constant__ Router p, bool reversed_ties) {
+  __shared__ float kept[kWarps][numerics::kSumLanes];
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  const int warp = threadIdx.x / 32;
+  const int64_t row = blockIdx.x * int64_t{kWarps} + warp;
+  if (row < p.rows) route_row<kSlots>(p, row, reversed_ties, kept[warp]);
+}
+
+// Few rows: one block routes them, a warp each, and orders them, a thread an expert.
+constexpr int64_t kFewRows = 8, kFewExperts = 256, kFewChosen = 32;
+
+template <int kSlots>
+__global__ void __launch_bounds__(kFewExperts)
+    route_few(const __grid_constant__ Router p, const __grid_constant__ ExpertOrder order, bool reversed_ties) {
+  __shared__ float kept[kFewRows][kFewChosen];
+  __shared__ int rows_of[kFewExperts / 32];  // of a warp's experts
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, expert = static_cast<int>(threadIdx.x);
+  if (warp < p.rows) route_row<kSlots>(p, warp, reversed_ties, kept[warp]);
+  __syncthreads();
+  const int top_k = static_cast<int>(p.top_k), entries = static_cast<int>(p.rows) * top_k;
+  int own = 0;
+#pragma unroll 8
+  for (int i = 0; i < entries; ++i) own += p.ids[i] == expert;
+  int up_to = own;
+#pragma unroll
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const int lower = __shfl_up_sync(kAll, up_to, distance);
+    if (lane >= distance) up_to += lower;
+  }
+  if (lane == 31) rows_of[warp] = up_to;
+  __syncthreads();
+  int64_t place = up_to - own;
+  for (int w = 0; w < warp; ++w) place += rows_of[w];
+  if (expert < p.experts) order.offsets[expert] = place;
+  if (expert == 0) order.offsets[p.experts] = entries;
+  if (own == 0) return;
+  for (int i = 0; i < entries; ++i)
+    if (p.ids[i] == expert) {
+      order.row_of[i] = place;
+      order.token_of[place++] = i / top_k;
+    }
 }
 
 // Thread: kVector neighbouring columns of a row.
@@ -182,6 +225,19 @@ void route(const Device& device, const Router& p) {
     launch(device, shape, route_rows<8>, p, reversed);
   else
     launch(device, shape, route_rows<32>, p, reversed);
+}
+
+bool route_in_order(const Device& device, const Router& p, const ExpertOrder& order) {
+  if (p.rows > kFewRows || p.experts > kFewExperts || p.top_k > std::min(kFewChosen, p.experts) || p.top_k < 1) return false;
+  const bool reversed = device.control_arm() == ControlArm::kReversedTies;
+  const Launch shape{.block = kFewExperts, .dependent = true};
+  if (p.experts <= 32)
+    launch(device, shape, route_few<1>, p, order, reversed);
+  else if (p.experts <= 128)
+    launch(device, shape, route_few<4>, p, order, reversed);
+  else
+    launch(device, shape, route_few<8>, p, order, reversed);
+  return true;
 }
 
 void combine(const Device& device, const Combine& p) {

@@ -1,0 +1,205 @@
+// Values of a tile leave a warp: 16 rows, `kCount` values a thread, from acc[kFirst] on. Row `row` is the warp's first one,
+// column `column` that of the first value.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/activation/cuda/silu_mul.cuh"
+#include "kernels/linear/cuda/tensor_core_grouped_tile.cuh"
+
+namespace invar::cuda::tc::grouped {
+
+// Each value at its own place.
+template <int kFirst, int kCount, int kSize>
+__device__ void write_fp32(const GroupedTask& task, const float (&acc)[kSize], int row, int row_end, int column) {
+  const int lane = threadIdx.x % 32;
+  const bool pairs = task.wide_y;
+#pragma unroll
+  for (int i = 0; i < kCount; i += 2) {
+    const int m = row + lane / 4 + (i & 2) * 4, n = column + i / 4 * 8 + lane % 4 * 2;
+    if (m >= row_end) continue;
+    float* to = task.y_fp32 + m * task.y_stride + n;
+    if (pairs && n + 1 < task.outputs) {
+      *reinterpret_cast<float2*>(to) = {acc[kFirst + i], acc[kFirst + i + 1]};
+    } else {
+      if (n < task.outputs) to[0] = acc[kFirst + i];
+      if (n + 1 < task.outputs) to[1] = acc[kFirst + i + 1];
+    }
+  }
+}
+
+// Where a 16-byte piece of a line of a box lies: swizzled as the copy engine does it.
+template <int kBoxLine>
+__device__ inline uint32_t box_piece(uint32_t box, int line, int piece) {
+  return box + line * kBoxLine + ((kBoxLine == kLine ? piece ^ (line & 7) : piece ^ (line >> 1 & 3)) << 4);
+}
+
+// kBoxLine / 4 values of a thread as 16 rows of bf16 in shared memory.
+template <int kBoxLine>
+__device__ inline void store_bf16_box(const float* values, uint32_t to) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int part = 0; part < kBoxLine / 32; ++part) {  // 16 columns: four matrices of 8 x 8
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) words[i] = ptx::bf16_pair(values[part * 8 + i * 2], values[part * 8 + i * 2 + 1]);
+    ptx::store_matrices(box_piece<kBoxLine>(to, lane % 16, part * 2 + lane / 16), words);
+  }
+}
+
+// kBoxLine / 8 values of a thread as 16 rows of fp32.
+template <int kBoxLine>
+__device__ inline void store_fp32_box(const float* values, uint32_t to) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < kBoxLine / 8; i += 2)
+    ptx::store_shared_float2(box_piece<kBoxLine>(to, lane / 4 + (i & 2) * 4, i / 4 * 2 + lane % 4 / 2) + lane % 2 * 8,
+                             {values[i], values[i + 1]});
+}
+
+// Eight outputs of row m, where y has them.
+__device__ inline void write_piece(const GroupedTask& task, int m, int n, uint4 words) {
+  union {
+    uint4 words;
+    Bf16 values[8];
+  } piece = {words};
+  Bf16* to = task.y + m * task.y_stride + n;
+  if (task.wide_y && n + 8 <= task.y_columns) {
+    *reinterpret_cast<uint4*>(to) = words;
+  } else {
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      if (n + j < task.y_columns) to[j] = piece.values[j];
+  }
+}
+
+// Through the warp's own shared memory, so that whole lines go to memory.
+template <int kBoxLine, int kFirst, int kCount, int kSize>
+__device__ void write_bf16(const GroupedTask& task, const float (&acc)[kSize], int row, int row_end, int column,
+                           uint32_t staging) {
+  constexpr int kOfBox = kBoxLine / 4, kPieces = kBoxLine / 16;
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int box = 0; box < kCount / kOfBox; ++box) {
+    __syncwarp();
+    store_bf16_box<kBoxLine>(&acc[kFirst + box * kOfBox], staging);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kPieces / 2; ++i) {
+      const int line = (i * 32 + lane) / kPieces, piece = lane % kPieces, m = row + line,
+                n = column + box * kOfBox * 2 + piece * 8;
+      if (m < row_end) write_piece(task, m, n, ptx::load_shared_words(box_piece<kBoxLine>(staging, line, piece)));
+    }
+  }
+}
+
+// The same by the copy engine, which goes on while the next tile is multiplied. kGroup boxes leave together; the warp has room
+// for kGroups groups, kSent of this tile went before. Whole boxes, except where y ends.
+template <bool kFp32, int kBoxLine, int kGroup, int kGroups, int kSent, int kFirst, int kCount, int kSize>
+__device__ void send_boxes(const GroupedTask& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int column,
+                           uint32_t staging) {
+  constexpr int kOfBox = kBoxLine / (kFp32 ? 8 : 4), kBoxBytes = 16 * kBoxLine;  // values of a thread
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int group = 0; group < kCount / kOfBox / kGroup; ++group) {
+    const uint32_t place = staging + (kSent + group) % kGroups * (kGroup * kBoxBytes);
+    if (kSent + group >= kGroups) {
+      if (lane == 0) ptx::wait_stores_read<kGroups - 1>();
+      __syncwarp();
+    }
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      const float* values = &acc[kFirst + (group * kGroup + i) * kOfBox];
+      if constexpr (kFp32) {
+        store_fp32_box<kBoxLine>(values, place + i * kBoxBytes);
+      } else {
+        store_bf16_box<kBoxLine>(values, place + i * kBoxBytes);
+      }
+    }
+    ptx::fence_async_shared();
+    __syncwarp();
+    if (lane == 0) {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        const int from = column + (group * kGroup + i) * kOfBox * 2;
+        if (from < task.y_columns) ptx::store_box(y_map, row, from, place + i * kBoxBytes);
+      }
+      ptx::commit_stores();  // also an empty group: whoever waits counts them
+    }
+  }
+}
+
+// The warp's rows; its boxes are free. A box of 16 rows that are not all the group's would write over the next one's.
+template <class T, int kSize>
+__device__ void write_tile(const GroupedTask& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int row_end,
+                           int column, uint32_t staging) {
+  if (task.boxes && row + 16 <= row_end) {
+    const auto send = [&](auto fp32, auto boxes) {  // boxes: of the tile
+      constexpr int kAll = decltype(boxes)::value;
+      constexpr int kHalf = T::kNarrow ? T::kBoxes : T::kBoxes / 2;  // two groups, or one where there are three boxes
+      constexpr int kGroup = kAll <= T::kBoxes ? kAll : kHalf;
+      static_assert(kAll % kGroup == 0);
+      send_boxes<decltype(fp32)::value, T::kBoxLine, kGroup, T::kBoxes / kGroup, 0, 0, kSize>(task, y_map, acc, row, column,
+                                                                                              staging);
+    };
+    if (task.y) {
+      send(std::false_type(), std::integral_constant<int, kSize / (T::kBoxLine / 4)>());
+    } else {
+      send(std::true_type(), std::integral_constant<int, kSize / (T::kBoxLine / 8)>());
+    }
+  } else if (task.y) {
+    write_bf16<T::kBoxLine, 0, kSize>(task, acc, row, row_end, column, staging);
+  } else {
+    write_fp32<0, kSize>(task, acc, row, row_end, column);
+  }
+}
+
+// Gate and up of a pair are eight columns apart, four values of a thread. What comes of them leaves as an accumulator of half as
+// many columns, in boxes of 32 bf16; column: of y.
+template <int kSize>
+__device__ void write_gated(const GroupedTask& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int row_end,
+                            int column, uint32_t staging) {
+  constexpr int kBoxLine = kLine / 2, kBoxBytes = 16 * kBoxLine, kBoxes = kSize / 32;
+  const int lane = threadIdx.x % 32;
+  const auto place = [&](int box, int line, int piece) { return box_piece<kBoxLine>(staging + box * kBoxBytes, line, piece); };
+#pragma unroll
+  for (int part = 0; part < kSize / 16; ++part) {  // 16 columns of y: four matrices of 8 x 8; two parts are a box
+    uint32_t words[4];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int from = part * 16 + half * 8;
+      float gate[4], up[4], y[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t pair = ptx::bf16_pair(acc[from + i], acc[from + i + 4]);
+        gate[i] = numerics::bits_float(pair << 16);
+        up[i] = numerics::bits_float(pair & 0xffff0000u);
+      }
+      silu_mul_values(gate, up, y);
+      words[half * 2] = ptx::bf16_pair(y[0], y[1]);
+      words[half * 2 + 1] = ptx::bf16_pair(y[2], y[3]);
+    }
+    ptx::store_matrices(place(part / 2, lane % 16, part % 2 * 2 + lane / 16), words);
+  }
+  if (task.boxes && row + 16 <= row_end) {
+    ptx::fence_async_shared();
+    __syncwarp();
+    if (lane == 0) {
+#pragma unroll
+      for (int box = 0; box < kBoxes; ++box)
+        if (column + box * 32 < task.y_columns) ptx::store_box(y_map, row, column + box * 32, staging + box * kBoxBytes);
+      ptx::commit_stores();
+    }
+    return;
+  }
+  __syncwarp();
+#pragma unroll 1
+  for (int i = lane; i < kBoxes * 64; i += 32) {
+    const int box = i / 64, line = i / 4 % 16, piece = i % 4, m = row + line, n = column + box * 32 + piece * 8;
+    if (m >= row_end) continue;
+    write_piece(task, m, n, ptx::load_shared_words(place(box, line, piece)));
+  }
+  __syncwarp();
+}
+
+}  // namespace invar::cuda::tc::grouped
