@@ -63,8 +63,8 @@ class ThreadsTransport final : public Transport {
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(shared_->mailboxes.size()); }
   const std::string& host() const override { return shared_->host; }
-  int local_rank() const override { return rank_; }
-  int local_size() const override { return size(); }
+  int local_rank() const override { return options_.local_before + rank_; }
+  int local_size() const override { return options_.local_others + size(); }
 
   void exchange(std::span<const Send> sends, std::span<const Receive> receives, const Phase& phase) override;
   void send_message(int peer, int tag, std::span<const std::byte> bytes) override {

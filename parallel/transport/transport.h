@@ -37,6 +37,8 @@ struct TransportOptions {
   // A wait in which nothing moves for this long ends with PeerFailure. Must exceed the longest computation between two
   // exchanges of any rank.
   std::chrono::milliseconds timeout{60000};
+  // Of threads only: ranks of this host that other groups of the same launch have, those before this group's among them.
+  int local_before = 0, local_others = 0;
 };
 
 class Transport {

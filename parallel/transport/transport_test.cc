@@ -53,6 +53,14 @@ TEST(ThreadsTransport, FifoPerPeerAndTagWithAndWithoutDelays) {
   }
 }
 
+TEST(ThreadsTransport, GroupsOfOneLaunchShareTheHost) {
+  const auto first = start_threads(2, {.local_others = 2}), second = start_threads(2, {.local_before = 2, .local_others = 2});
+  EXPECT_EQ(first[1]->local_rank(), 1);
+  EXPECT_EQ(second[0]->local_rank(), 2);
+  EXPECT_EQ(second[1]->rank(), 1);
+  EXPECT_EQ(second[1]->local_size(), 4);
+}
+
 TEST(ThreadsTransport, TagsAreSeparateStreams) {
   auto transports = start_threads(2);
   const auto a = pattern(10, 1), b = pattern(10, 2);

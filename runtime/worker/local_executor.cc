@@ -31,12 +31,14 @@ LocalExecutor::LocalExecutor(std::unique_ptr<State> state) : state_(std::move(st
 absl::StatusOr<std::unique_ptr<LocalExecutor>> LocalExecutor::start(const LoadedModel& model, const std::string& digest,
                                                                     const LocalOptions& local, const LoadProgressFn& progress) {
   RankOptions options = local.rank;
+  // Replicas of one process spread over its GPUs.
+  const int others = options.layout.world() - options.layout.replica();
   options.layout.dp = 1;
   const absl::Status fits = parallel::validate(options.layout, {model.config.num_layers, model.config.moe.num_experts});
   if (!fits.ok()) return fits;
   auto executor = std::unique_ptr<LocalExecutor>(new LocalExecutor(std::make_unique<State>()));
   State& s = *executor->state_;
-  s.transports = parallel::start_threads(options.layout.world());
+  s.transports = parallel::start_threads(options.layout.world(), {.local_before = local.first_rank, .local_others = others});
   if (local.wrap)
     for (auto& t : s.transports) t = local.wrap(std::move(t));
   const size_t ranks = s.transports.size();

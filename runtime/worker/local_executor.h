@@ -12,8 +12,8 @@
 namespace invar {
 
 struct LocalOptions {
-  RankOptions rank;  // layout.dp is taken as 1: one executor a replica
-  int first_rank = 0;  // only for names: rank number of this replica's leader in the whole layout
+  RankOptions rank;    // one executor is one replica; layout.dp: how many this process has
+  int first_rank = 0;  // number of this replica's leader in the whole layout: for names, and for which GPUs are whose
   // Called on each rank's transport before use; tests put delays here.
   std::function<std::unique_ptr<parallel::Transport>(std::unique_ptr<parallel::Transport>)> wrap;
 };
