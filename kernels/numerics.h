@@ -25,20 +25,20 @@ inline constexpr int kContractVersion = 0;  // 0 = not frozen; the numerics id s
 
 enum class Profile : uint8_t { kPortable = 0, kTc = 1 };  // fp32 fma chains | Hopper tensor-core rule L16.F25.RZ
 
-inline constexpr int kTensorCoreGroup = 16;         // products added at once with the accumulator in kTc
-inline constexpr int kTensorCoreFractionBits = 25;  // bits kept below the largest exponent of a group ...
+inline constexpr int kTensorCoreGroup = 16;            // products added at once with the accumulator in kTc
+inline constexpr int kTensorCoreFractionBits = 25;     // bits kept below the largest exponent of a group ...
 inline constexpr int kTensorCoreLeastExponent = -133;  // ... which counts as at least this
-inline constexpr int kColumnLeafPortable = 256;     // leaf of a column-parallel linear, in k
+inline constexpr int kColumnLeafPortable = 256;        // leaf of a column-parallel linear, in k
 inline constexpr int kColumnLeafTc = 2048;
-inline constexpr int kRowLeafPortable = 256;  // leaf inside a segment of a row-parallel linear; kTc: the whole segment
-inline constexpr int kSegments = 8;           // segments of a row-parallel linear = most tensor-parallel ranks
-inline constexpr int kSumLanes = 1024;        // virtual lanes of a row sum
-inline constexpr int kAttentionBlock = 64;    // keys per online-softmax block
-inline constexpr int kAttentionSplit = 512;   // keys per split; splits merge in ascending order
-inline constexpr int kAttentionSumLanes = 8;  // lanes of the softmax denominator, by key mod 8
+inline constexpr int kRowLeafPortable = 256;    // leaf inside a segment of a row-parallel linear; kTc: the whole segment
+inline constexpr int kSegments = 8;             // segments of a row-parallel linear = most tensor-parallel ranks
+inline constexpr int kSumLanes = 1024;          // virtual lanes of a row sum
+inline constexpr int kAttentionBlock = 64;      // keys per online-softmax block
+inline constexpr int kAttentionSplit = 512;     // keys per split; splits merge in ascending order
+inline constexpr int kAttentionSumLanes = 8;    // lanes of the softmax denominator, by key mod 8
 inline constexpr float kAttentionSlack = 8.0f;  // log2 by which a block's maximum may pass the reference before it moves
-inline constexpr int kMassBits = 40;          // fixed-point bits of a softmax mass over the vocabulary
-inline constexpr int kTopPBits = 32;          // fixed-point bits of top_p
+inline constexpr int kMassBits = 40;            // fixed-point bits of a softmax mass over the vocabulary
+inline constexpr int kTopPBits = 32;            // fixed-point bits of top_p
 
 INVAR_HD int column_leaf(Profile p) { return p == Profile::kTc ? kColumnLeafTc : kColumnLeafPortable; }
 // 0 = a segment is one leaf.
@@ -97,11 +97,12 @@ inline constexpr float kLn2 = 0x1.62e430p-1f;
 inline constexpr int kExp2FastDegree = 3;
 inline constexpr float kExp2Fast[kExp2FastDegree] = {0x1.62f5fap-1f, 0x1.f00c4cp-3f, 0x1.c2a216p-5f};
 inline constexpr int kExp2Degree = 6;
-inline constexpr float kExp2[kExp2Degree] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f, 0x1.c6aee8p-5f,
+inline constexpr float kExp2[kExp2Degree] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
                                              0x1.3b2d4cp-7f, 0x1.5f3e52p-10f, 0x1.41fbbap-13f};
 inline constexpr float kRoundMagic = 0x1.8p+23f;  // adding it rounds |x| < 2^22 to an integer, ties to even
 
-// p = fma(p, x, c) with the coefficients I, I - 1 .. 0. A template, so that each is a constant: device code cannot read the arrays.
+// p = fma(p, x, c) with the coefficients I, I - 1 .. 0. A template, so that each is a constant: device code cannot read the
+// arrays.
 template <const auto& Coefficients, int I>
 INVAR_HD float horner(float p, float x) {
   if constexpr (I < 0) {
@@ -175,7 +176,8 @@ INVAR_HD int64_t o_unit(int64_t query_heads, int64_t kv_heads, int64_t head_dim)
 // First k of segment i, i in [0, 8]. Segments may be empty when K/unit < 8.
 INVAR_HD int64_t segment_begin(int64_t k, int64_t unit, int i) { return unit * (i * (k / unit) / kSegments); }
 
-// ---------------------------------------------------------------- tensor-core rule (scalar; see linear/tensor_core.h for vectors)
+// ---------------------------------------------------------------- tensor-core rule (scalar; see linear/tensor_core.h for
+// vectors)
 
 // One k16 step: 16 products and the accumulator meet at once. Terms are aligned to the largest exponent (of a product: the
 // sum of the operands' exponent fields, not normalised; subnormals count as exponent 1) or to 2^-133 if that is larger, cut
@@ -196,11 +198,19 @@ INVAR_HD float tensor_core_step(float acc, const Bf16* a, const Bf16* b, int cou
     negative[i] = ((a[i].bits ^ b[i].bits) >> 15) != 0;
     if (ea == 255 || eb == 255) {
       const bool zero = !(a[i].bits & 0x7fff) || !(b[i].bits & 0x7fff);
-      if ((ea == 255 && ma) || (eb == 255 && mb) || zero) nan = true;
-      else (negative[i] ? minus_inf : plus_inf) = true;
+      if ((ea == 255 && ma) || (eb == 255 && mb) || zero)
+        nan = true;
+      else
+        (negative[i] ? minus_inf : plus_inf) = true;
     }
-    if (ea) ma |= 128; else ea = 1;
-    if (eb) mb |= 128; else eb = 1;
+    if (ea)
+      ma |= 128;
+    else
+      ea = 1;
+    if (eb)
+      mb |= 128;
+    else
+      eb = 1;
     magnitude[i] = int64_t{ma} * mb;  // value = magnitude * 2^(exponent - 14)
     exponent[i] = magnitude[i] ? ea + eb - 254 : kNone;
     if (exponent[i] > largest) largest = exponent[i];
@@ -212,10 +222,15 @@ INVAR_HD float tensor_core_step(float acc, const Bf16* a, const Bf16* b, int cou
     int64_t m = u & 0x7fffff;
     negative[count] = u >> 31;
     if (e == 255) {
-      if (m) nan = true;
-      else (negative[count] ? minus_inf : plus_inf) = true;
+      if (m)
+        nan = true;
+      else
+        (negative[count] ? minus_inf : plus_inf) = true;
     }
-    if (e) m |= 0x800000; else e = 1;
+    if (e)
+      m |= 0x800000;
+    else
+      e = 1;
     magnitude[count] = m;
     exponent[count] = m ? e - 127 : kNone;
     if (exponent[count] > largest) largest = exponent[count];
@@ -265,9 +280,7 @@ INVAR_HD uint32_t canonical_bits(float x) {
 }
 
 // floor(2^((z - max) log2e) * 2^40): masses add exactly in any order.
-INVAR_HD uint64_t mass(float z, float max) {
-  return static_cast<uint64_t>(mul(exp2(mul(sub(z, max), kLog2e)), 0x1p40f));
-}
+INVAR_HD uint64_t mass(float z, float max) { return static_cast<uint64_t>(mul(exp2(mul(sub(z, max), kLog2e)), 0x1p40f)); }
 // Greater float = greater key; -0 < +0; used for every "largest first, then lowest id" choice.
 INVAR_HD uint32_t order_key(float z) {
   const uint32_t u = float_bits(z);
@@ -294,7 +307,8 @@ INVAR_HD Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint6
 }
 // Draw kinds keep the counters of different uses apart.
 enum class Draw : uint32_t { kGumbel = 0 };
-// Gumbel noise of one vocabulary entry at one position: -ln(-ln u), u = (n + 1/2) 2^-23. Key: seed; counter: (vocab/4, position, kind, choice).
+// Gumbel noise of one vocabulary entry at one position: -ln(-ln u), u = (n + 1/2) 2^-23. Key: seed; counter: (vocab/4, position,
+// kind, choice).
 INVAR_HD float gumbel(uint64_t seed, uint32_t position, uint32_t vocab, uint32_t choice) {
   const Philox r = philox(vocab >> 2, position, static_cast<uint32_t>(Draw::kGumbel), choice, seed);
   const float u = mul(add(static_cast<float>(r.v[vocab & 3] >> 9), 0.5f), 0x1p-23f);

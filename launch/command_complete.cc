@@ -51,7 +51,9 @@ void add_client_flags(CLI::App& app, Flags& f) {
   app.add_option("--top-k", f.top_k, "draw from this many likeliest tokens; 0 = all; default: the model's");
   app.add_option("--min-p", f.min_p, "leave out tokens less likely than this share of the likeliest");
   app.add_option("--seed", f.seed, "equal seeds, equal answers; default: the server's");
-  app.add_option("--stop", f.stop, "stop string; may be repeated")->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
+  app.add_option("--stop", f.stop, "stop string; may be repeated")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->allow_extra_args(false);
 }
 
 void apply(const Flags& f, v1::SamplingParams& p) {
@@ -100,7 +102,8 @@ absl::Status stream(rpc::Client& client, const v1::GenerateRequest& request, int
   if (!status.ok()) return status;
   for (const v1::ChoiceDelta& c : whole.choices()) {
     if (c.index() > 0) std::cout << "[" << c.index() << "] " << c.text() << "\n";
-    std::cerr << "digest " << c.response_digest() << (whole.choices_size() > 1 ? absl::StrCat(" of choice ", c.index()) : "") << "\n";
+    std::cerr << "digest " << c.response_digest() << (whole.choices_size() > 1 ? absl::StrCat(" of choice ", c.index()) : "")
+              << "\n";
   }
   std::cerr << whole.usage().prompt_tokens() << " prompt tokens (" << whole.usage().cached_tokens() << " cached), "
             << whole.usage().completion_tokens() << " new\n";
@@ -119,7 +122,8 @@ absl::StatusOr<std::vector<v1::GenerateRequest>> read_requests(const Flags& flag
   for (int number = 1; std::getline(in, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const auto parsed = google::protobuf::util::JsonStringToMessage(line, &requests.emplace_back());
-    if (!parsed.ok()) return absl::InvalidArgumentError(absl::StrCat("line ", number, ": not a request: ", parsed.message().ToString()));
+    if (!parsed.ok())
+      return absl::InvalidArgumentError(absl::StrCat("line ", number, ": not a request: ", parsed.message().ToString()));
   }
   return requests;
 }
@@ -138,12 +142,13 @@ class Company {
       r.mutable_sampling_params()->set_temperature(1);
       r.mutable_sampling_params()->set_seed(random());
       ++open_;
-      client.start(r, std::chrono::seconds(timeout), [](const v1::GenerateResponse&) { return true; },
-                   [this](const absl::Status&) {
-                     const std::lock_guard lock(mutex_);
-                     --open_;
-                     changed_.notify_all();
-                   });
+      client.start(
+          r, std::chrono::seconds(timeout), [](const v1::GenerateResponse&) { return true; },
+          [this](const absl::Status&) {
+            const std::lock_guard lock(mutex_);
+            --open_;
+            changed_.notify_all();
+          });
     }
   }
   ~Company() {
@@ -166,17 +171,18 @@ int complete_many(const Flags& flags, rpc::Client& client, std::vector<v1::Gener
   const Company company(client, flags.company, flags.timeout);
   for (size_t i = 0; i < requests.size(); ++i) {
     if (flags.receipt) requests[i].set_return_receipt(true);
-    client.start(requests[i], std::chrono::seconds(flags.timeout),
-                 [&, i](const v1::GenerateResponse& r) {
-                   append_response(answers[i], r);
-                   return true;
-                 },
-                 [&, i](const absl::Status& status) {
-                   const std::lock_guard lock(mutex);
-                   statuses[i] = status;
-                   --open;
-                   changed.notify_all();
-                 });
+    client.start(
+        requests[i], std::chrono::seconds(flags.timeout),
+        [&, i](const v1::GenerateResponse& r) {
+          append_response(answers[i], r);
+          return true;
+        },
+        [&, i](const absl::Status& status) {
+          const std::lock_guard lock(mutex);
+          statuses[i] = status;
+          --open;
+          changed.notify_all();
+        });
   }
   {
     std::unique_lock lock(mutex);
@@ -259,7 +265,8 @@ void add_complete(CLI::App& program, Commands& commands) {
   app->add_option("--choices", flags->n, "answers to the prompt (n)");
   app->add_option("--logprobs", flags->logprobs, "log-probabilities of the k likeliest tokens, with --json");
   app->add_flag("--ignore-eos", flags->ignore_eos, "go on after the end that the model chose, to --max-tokens");
-  app->add_option("--input,-i", flags->input, "requests as JSON lines instead of a prompt, all at once; - is stdin")->option_text("FILE");
+  app->add_option("--input,-i", flags->input, "requests as JSON lines instead of a prompt, all at once; - is stdin")
+      ->option_text("FILE");
   app->add_flag("--json", flags->json, "print the whole answer as one JSON line");
   app->add_flag("--receipt", flags->receipt, "ask for a receipt (with --json or --input)");
   app->add_option("--company", flags->company, "other random requests in the same batch: the digest must not change");

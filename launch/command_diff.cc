@@ -30,7 +30,8 @@ void add_diff(CLI::App& program, Commands& commands) {
   app->footer(
       "Exit code 0: equal; 3: they differ. Layouts need not be the same; requests are matched by id.\n"
       "Example:\n"
-      "  invar generate -p 'call me' --tp 1 --trace /tmp/a && invar generate -p 'call me' --tp 3 --trace /tmp/b && invar diff /tmp/a /tmp/b");
+      "  invar generate -p 'call me' --tp 1 --trace /tmp/a && invar generate -p 'call me' --tp 3 --trace /tmp/b && invar diff "
+      "/tmp/a /tmp/b");
   commands[app] = [flags] { return diff(*flags); };
 }
 

@@ -76,7 +76,8 @@ int generate_as_rank(const Flags& flags, const std::vector<v1::GenerateRequest>&
   int code = 0;
   const auto run = [&]() -> absl::Status {
     if (flags.ranks.layout.layout.dp > 1)
-      return absl::InvalidArgumentError("--data-parallel-size: one replica only with --transport mpi; use `invar serve` for more");
+      return absl::InvalidArgumentError(
+          "--data-parallel-size: one replica only with --transport mpi; use `invar serve` for more");
     const EngineOptions engine_flags = engine_options(flags.engine, flags.ranks);
     auto options = rank_options(flags.ranks, engine_flags, (*transport)->local_size());
     if (!options.ok()) return options.status();
@@ -140,7 +141,8 @@ void add_generate(CLI::App& program, Commands& commands) {
   CLI::App* app = program.add_subcommand("generate", "offline: answer requests without a server");
   add_flags(*app, flags->ranks);
   add_flags(*app, flags->engine);
-  app->add_option("--transport", flags->ranks.layout.transport, "threads: ranks in this process; mpi: this process is one rank of an mpirun")
+  app->add_option("--transport", flags->ranks.layout.transport,
+                  "threads: ranks in this process; mpi: this process is one rank of an mpirun")
       ->check(CLI::IsMember({"threads", "mpi"}));
   app->add_option("--input,-i", flags->input, "JSON lines, one request each in the proto's JSON form; - is stdin");
   app->add_option("--prompt,-p", flags->prompts, "a greedy request for this text, instead of --input; may be repeated")
@@ -151,7 +153,8 @@ void add_generate(CLI::App& program, Commands& commands) {
   app->footer(
       "Examples:\n"
       "  invar generate --prompt 'once upon a time' --max-tokens 32\n"
-      "  echo '{\"prompt\": \"call me\", \"sampling_params\": {\"temperature\": 0.8, \"seed\": 7, \"max_tokens\": 20}}' | invar generate --tp 3\n"
+      "  echo '{\"prompt\": \"call me\", \"sampling_params\": {\"temperature\": 0.8, \"seed\": 7, \"max_tokens\": 20}}' | invar "
+      "generate --tp 3\n"
       "  invar generate --receipts -p 'in the beginning' > answer.jsonl && invar verify answer.jsonl --tp 2\n"
       "  mpirun -np 4 invar generate --transport mpi --tp 4 --input requests.jsonl");
   commands[app] = [flags] { return generate(*flags); };

@@ -34,11 +34,13 @@ int inspect(Flags flags) {
   if (!rank.ok()) return fail("inspect", rank.status());
 
   std::printf("model           %s\narchitecture    %s\n", options->path.c_str(), c.architecture.c_str());
-  std::printf("layers          %ld\nhidden size     %ld\nheads           %ld query, %ld key/value, head_dim %ld\n", c.num_layers, c.hidden_size,
-              c.num_heads, c.num_kv_heads, c.head_dim);
+  std::printf("layers          %ld\nhidden size     %ld\nheads           %ld query, %ld key/value, head_dim %ld\n", c.num_layers,
+              c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim);
   if (c.intermediate_size > 0) std::printf("mlp             %ld\n", c.intermediate_size);
-  if (c.moe.num_experts > 0) std::printf("experts         %ld of %ld, top %ld\n", c.moe.num_experts, c.moe.intermediate_size, c.moe.top_k);
-  std::printf("vocabulary      %ld%s\npositions       %ld\n", c.vocab_size, c.tie_word_embeddings ? ", tied" : "", c.max_position_embeddings);
+  if (c.moe.num_experts > 0)
+    std::printf("experts         %ld of %ld, top %ld\n", c.moe.num_experts, c.moe.intermediate_size, c.moe.top_k);
+  std::printf("vocabulary      %ld%s\npositions       %ld\n", c.vocab_size, c.tie_word_embeddings ? ", tied" : "",
+              c.max_position_embeddings);
   std::printf("weights         %.1f MB in files\n", static_cast<double>(model->weights->total_bytes()) / 1e6);
   std::printf("numerics id     %s\n", numerics_id(rank->device.profile, rank->device.control_arm).c_str());
   if (flags.digest) {
@@ -47,9 +49,10 @@ int inspect(Flags flags) {
     if (!digest.ok()) return fail("inspect", digest.status());
     std::printf("model digest    %s\n", digest->c_str());
   }
-  std::printf("\nlayout %s; a KV page of %ld tokens takes %ld bytes on a rank\n", parallel::to_string(layout).c_str(), rank->page_size,
-              kv_page_bytes(c, layout, rank->page_size));
-  std::printf("%5s %-18s %10s %8s %10s %10s %8s %12s\n", "rank", "at", "layers", "heads", "kv heads", "experts", "ships", "weights");
+  std::printf("\nlayout %s; a KV page of %ld tokens takes %ld bytes on a rank\n", parallel::to_string(layout).c_str(),
+              rank->page_size, kv_page_bytes(c, layout, rank->page_size));
+  std::printf("%5s %-18s %10s %8s %10s %10s %8s %12s\n", "rank", "at", "layers", "heads", "kv heads", "experts", "ships",
+              "weights");
   for (int r = 0; r < layout.replica(); ++r) {
     const parallel::Coordinates at = parallel::coordinates_of(layout, r);
     const ModelShard s = ModelShard::make(c, layout, at);

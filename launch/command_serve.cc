@@ -1,4 +1,5 @@
-// invar serve: the coordinator. Starts its own ranks (threads, or mpirun on this machine) or waits for ranks the operator started.
+// invar serve: the coordinator. Starts its own ranks (threads, or mpirun on this machine) or waits for ranks the operator
+// started.
 #include <signal.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
@@ -75,7 +76,8 @@ class Coordinator {
     auto model = open_model(*model_flags);  // a bad model is refused before a port is bound or a rank started
     if (!model.ok()) return model.status();
     model_ = std::make_unique<LoadedModel>(*std::move(model));
-    const absl::Status fits = parallel::validate(flags_.ranks.layout.layout, {model_->config.num_layers, model_->config.moe.num_experts});
+    const absl::Status fits =
+        parallel::validate(flags_.ranks.layout.layout, {model_->config.num_layers, model_->config.moe.num_experts});
     if (!fits.ok()) return fits;
     auto tokenizer = load_tokenizer(flags_.ranks.model);
     if (!tokenizer.ok()) return tokenizer.status();
@@ -84,7 +86,8 @@ class Coordinator {
     if (!api_keys.ok()) return api_keys.status();
 
     rpc::ServerOptions options;
-    options.listen = {flags_.grpc_uds.empty() ? absl::StrCat(flags_.host, ":", flags_.grpc_port) : absl::StrCat("unix:", flags_.grpc_uds)};
+    options.listen = {flags_.grpc_uds.empty() ? absl::StrCat(flags_.host, ":", flags_.grpc_port)
+                                              : absl::StrCat("unix:", flags_.grpc_uds)};
     options.tls = *tls;
     options.api_keys = *api_keys;
     options.max_request_bytes = flags_.http.max_request_bytes;
@@ -98,14 +101,15 @@ class Coordinator {
 
     auto replicas = flags_.ranks.layout.transport == "mpi" ? ranks_over_link() : ranks_as_threads();
     if (!replicas.ok()) return replicas.status();
-    auto engine = Engine::start(engine_options(flags_.engine, flags_.ranks), model_->config, *std::move(tokenizer), *std::move(replicas));
+    auto engine =
+        Engine::start(engine_options(flags_.engine, flags_.ranks), model_->config, *std::move(tokenizer), *std::move(replicas));
     if (!engine.ok()) return engine.status();
     engine_ = std::shared_ptr<Engine>(*std::move(engine));
     server_->serve(engine_, info());
     const ReplicaFacts& facts = engine_->facts();
     spdlog::info("serving {} on {} (gRPC){}: {} x {}, {} pages of {} tokens a home", name(), server_->addresses().front(),
-                 http_ ? absl::StrCat(" and ", http_->addresses().front(), " (HTTP)") : "",
-                 flags_.ranks.layout.layout.dp, facts.layout, facts.pages_per_home, facts.page_size);
+                 http_ ? absl::StrCat(" and ", http_->addresses().front(), " (HTTP)") : "", flags_.ranks.layout.layout.dp,
+                 facts.layout, facts.pages_per_home, facts.page_size);
     spdlog::info("numerics id {}, model digest {}", facts.numerics_id, facts.model_digest.substr(0, 16));
     return absl::OkStatus();
   }
@@ -117,7 +121,8 @@ class Coordinator {
       if (const EngineStats stats = engine_->stats(); stats.replicas_alive == 0)
         return absl::UnavailableError(absl::StrCat("no worker group is left: ", stats.trouble));
       if (mpi_)
-        if (const auto ended = mpi_->ended()) return absl::UnavailableError(absl::StrCat("the ranks ended: mpirun left with ", *ended));
+        if (const auto ended = mpi_->ended())
+          return absl::UnavailableError(absl::StrCat("the ranks ended: mpirun left with ", *ended));
     }
     spdlog::info("ending: no new requests; running ones have {} s (a second signal ends at once)", flags_.drain_timeout);
     return absl::OkStatus();
@@ -190,17 +195,22 @@ class Coordinator {
     auto options = rank_options(flags_.ranks, EngineOptions(), 1);
     if (!options.ok()) return options.status();
     rpc::WorkerGateOptions gate;
-    gate.listen = !flags_.worker_address.empty() ? flags_.worker_address : flags_.external_ranks ? "127.0.0.1:50052" : "127.0.0.1:0";
+    gate.listen = !flags_.worker_address.empty() ? flags_.worker_address
+                  : flags_.external_ranks        ? "127.0.0.1:50052"
+                                                 : "127.0.0.1:0";
     gate.layout = layout;
     gate.tls = link_tls_;
     gate.build_id = build_id();
     gate.numerics_id = numerics_id(options->device.profile, options->device.control_arm);
-    gate.mismatched = [metrics = server_->state()->metrics()](rpc::Mismatch what) { ++metrics->rank_mismatches[static_cast<size_t>(what)]; };
+    gate.mismatched = [metrics = server_->state()->metrics()](rpc::Mismatch what) {
+      ++metrics->rank_mismatches[static_cast<size_t>(what)];
+    };
     auto started = rpc::WorkerGate::start(gate);
     if (!started.ok()) return started.status();
     gate_ = *std::move(started);
     if (flags_.external_ranks) {
-      spdlog::info("waiting for {} ranks; each: invar worker --coordinator {} and the layout of this coordinator", layout.world(), gate_->address());
+      spdlog::info("waiting for {} ranks; each: invar worker --coordinator {} and the layout of this coordinator", layout.world(),
+                   gate_->address());
     } else {
       std::vector<std::string> arguments = {"worker", "--coordinator", gate_->address()};
       const auto same = worker_arguments(flags_.ranks, flags_.engine.options), link = worker_arguments(flags_.link_tls);
@@ -216,11 +226,14 @@ class Coordinator {
       while (!waited) {
         if (mpi_)
           if (const auto ended = mpi_->ended())
-            gate_->interrupt(absl::UnavailableError(absl::StrCat("the ranks ended before they joined: mpirun left with ", *ended, "; its output is above")));
-        if (told_to_end(std::chrono::milliseconds(100))) gate_->interrupt(absl::CancelledError("interrupted while waiting for ranks"));
+            gate_->interrupt(absl::UnavailableError(
+                absl::StrCat("the ranks ended before they joined: mpirun left with ", *ended, "; its output is above")));
+        if (told_to_end(std::chrono::milliseconds(100)))
+          gate_->interrupt(absl::CancelledError("interrupted while waiting for ranks"));
       }
     });
-    auto replicas = gate_->wait(std::chrono::seconds(flags_.load_timeout), [&](const std::string& what) { server_->set_progress(what); });
+    auto replicas =
+        gate_->wait(std::chrono::seconds(flags_.load_timeout), [&](const std::string& what) { server_->set_progress(what); });
     waited = true;
     watch.join();
     joined_ = gate_->replicas();
@@ -232,8 +245,9 @@ class Coordinator {
     info.set_build_id(std::string(build_id()));
     info.set_model_name(name());
     info.set_model_path(std::filesystem::absolute(model_->path).string());
-    info.set_tokenizer_path(flags_.ranks.model.tokenizer.empty() ? info.model_path()
-                                                                 : std::filesystem::absolute(flags_.ranks.model.tokenizer).string());
+    info.set_tokenizer_path(flags_.ranks.model.tokenizer.empty()
+                                ? info.model_path()
+                                : std::filesystem::absolute(flags_.ranks.model.tokenizer).string());
     *info.mutable_layout() = rpc::to_proto(flags_.ranks.layout.layout);
     for (const v1::ReplicaInfo& r : joined_) *info.add_replicas() = r;
     auto& config = *info.mutable_config();
@@ -277,7 +291,8 @@ int serve(const Flags& flags) {
 
 void add_serve(CLI::App& program, Commands& commands) {
   auto flags = std::make_shared<Flags>();
-  CLI::App* app = program.add_subcommand("serve", "the coordinator: takes requests over HTTP and gRPC, plans steps, drives the ranks");
+  CLI::App* app =
+      program.add_subcommand("serve", "the coordinator: takes requests over HTTP and gRPC, plans steps, drives the ranks");
   add_flags(*app, flags->ranks);
   add_flags(*app, flags->engine);
   app->add_option("--served-model-name", flags->engine.options.served_model_name, "name shown to clients; default: the folder's");
@@ -292,19 +307,22 @@ void add_serve(CLI::App& program, Commands& commands) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false)
       ->option_text("KEY");
-  app->add_option("--api-key-file", flags->api_key_file, "file with such keys, one a line: others on this machine can see a command line")
+  app->add_option("--api-key-file", flags->api_key_file,
+                  "file with such keys, one a line: others on this machine can see a command line")
       ->option_text("FILE");
   app->add_option("--transport", flags->ranks.layout.transport, "threads: ranks in this process; mpi: ranks under mpirun")
       ->check(CLI::IsMember({"threads", "mpi"}));
   app->add_flag("--external-ranks", flags->external_ranks, "with --transport mpi: wait for ranks that you start (mpirun, srun)");
-  app->add_option("--worker-address", flags->worker_address, "where ranks join; default 127.0.0.1, port 50052 with --external-ranks")
+  app->add_option("--worker-address", flags->worker_address,
+                  "where ranks join; default 127.0.0.1, port 50052 with --external-ranks")
       ->option_text("HOST:PORT");
   add_flags(*app, flags->link_tls);
   app->add_option("--mpirun-args", flags->mpirun_args, "one argument for the mpirun that serve starts; may be repeated")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false);
   app->add_option("--load-timeout", flags->load_timeout, "seconds until the ranks must have joined")->check(CLI::PositiveNumber);
-  app->add_option("--drain-timeout", flags->drain_timeout, "seconds that running requests have after SIGTERM")->check(CLI::NonNegativeNumber);
+  app->add_option("--drain-timeout", flags->drain_timeout, "seconds that running requests have after SIGTERM")
+      ->check(CLI::NonNegativeNumber);
   app->footer(
       "Examples:\n"
       "  invar serve                                       the demo model, one rank\n"

@@ -42,7 +42,8 @@ int tokenize(const Flags& flags) {
   for (int number = 1; std::getline(std::cin, line); ++number) {
     if (line.empty()) continue;
     const auto in = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    auto out = in.is_discarded() ? absl::StatusOr<nlohmann::json>(absl::InvalidArgumentError("not JSON")) : convert(**tokenizer, flags, in);
+    auto out = in.is_discarded() ? absl::StatusOr<nlohmann::json>(absl::InvalidArgumentError("not JSON"))
+                                 : convert(**tokenizer, flags, in);
     if (!out.ok())
       return fail("tokenize", absl::Status(out.status().code(), absl::StrCat("line ", number, ": ", out.status().message())));
     std::cout << out->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
@@ -57,7 +58,8 @@ void add_tokenize(CLI::App& program, Commands& commands) {
   CLI::App* app = program.add_subcommand("tokenize", "text to token ids and back, line by line");
   app->add_option("MODEL", flags->model, "folder with tokenizer.json")->required();
   app->add_flag("--decode,-d", flags->decode, "JSON lists of ids in, JSON strings out");
-  app->add_flag("--add-special-tokens", flags->special, "add what the model wants around a prompt, e.g. the beginning-of-sequence token");
+  app->add_flag("--add-special-tokens", flags->special,
+                "add what the model wants around a prompt, e.g. the beginning-of-sequence token");
   app->add_flag("--skip-special-tokens", flags->skip_special, "with --decode: leave special tokens out of the text");
   app->footer(
       "Examples:\n"

@@ -45,7 +45,9 @@ absl::Status work(const Flags& flags, parallel::Transport& transport) {
   if (!(*rank)->leader()) return (*rank)->run(nullptr);
 
   auto channel = rpc::LinkChannel::connect(link, rpc::make_hello(replica, options->layout, (*rank)->facts(), reports));
-  if (!channel.ok()) return absl::Status(channel.status().code(), absl::StrCat("--coordinator ", flags.coordinator, ": ", channel.status().message()));
+  if (!channel.ok())
+    return absl::Status(channel.status().code(),
+                        absl::StrCat("--coordinator ", flags.coordinator, ": ", channel.status().message()));
   const absl::Status ran = (*rank)->run(channel->get());
   const absl::Status closed = (*channel)->close(std::chrono::seconds(5));
   return ran.ok() ? closed : ran;
@@ -81,18 +83,22 @@ void add_worker(CLI::App& program, Commands& commands) {
   app->add_option("--max-num-batched-tokens", flags->engine.max_num_batched_tokens,
                   "as given to the coordinator: sizes the activations of a step on a GPU")
       ->check(CLI::PositiveNumber);
-  app->add_option("--max-num-seqs", flags->engine.max_num_seqs, "as given to the coordinator: sizes the KV default")->check(CLI::PositiveNumber);
+  app->add_option("--max-num-seqs", flags->engine.max_num_seqs, "as given to the coordinator: sizes the KV default")
+      ->check(CLI::PositiveNumber);
   app->add_option("--coordinator,-c", flags->coordinator, "worker address of `invar serve`")->option_text("HOST:PORT");
   add_flags(*app, flags->tls);
   app->add_option("--connect-timeout", flags->connect_timeout, "seconds to wait for the coordinator")->check(CLI::PositiveNumber);
-  app->add_option("--collective-timeout", flags->collective_timeout, "seconds until a silent peer counts as lost; longer than any step")
+  app->add_option("--collective-timeout", flags->collective_timeout,
+                  "seconds until a silent peer counts as lost; longer than any step")
       ->check(CLI::PositiveNumber);
   app->footer(
       "Every rank gets the same flags as the coordinator's layout. Example, on the login node of a cluster:\n"
       "  invar serve --model FOLDER --tp 4 --transport mpi --external-ranks --worker-address 0.0.0.0:50052\n"
       "  mpirun -np 4 --hostfile HOSTS invar worker --model FOLDER --tp 4 --coordinator LOGIN:50052\n"
-      "  srun --mpi=pmix -n 4 invar worker --model FOLDER --tp 4 --coordinator LOGIN:50052   in place of mpirun; pmi2 does not do\n"
-      "One dead rank ends all ranks of its mpirun or srun, and then the coordinator: run both under a supervisor (docs/cluster.md).");
+      "  srun --mpi=pmix -n 4 invar worker --model FOLDER --tp 4 --coordinator LOGIN:50052   in place of mpirun; pmi2 does not "
+      "do\n"
+      "One dead rank ends all ranks of its mpirun or srun, and then the coordinator: run both under a supervisor "
+      "(docs/cluster.md).");
   commands[app] = [flags] { return worker(*flags); };
 }
 

@@ -11,7 +11,8 @@ namespace invar::launch {
 
 void add_flags(CLI::App& app, ModelFlags& f) {
   const HelpGroup group(app, "Model");
-  app.add_option("--model,-m", f.model, "Hugging Face model folder (config.json, safetensors, tokenizer.json); default: the demo model")
+  app.add_option("--model,-m", f.model,
+                 "Hugging Face model folder (config.json, safetensors, tokenizer.json); default: the demo model")
       ->option_text("FOLDER");
   app.add_option("--tokenizer", f.tokenizer, "folder of the tokenizer, if not the model's")->option_text("FOLDER");
   app.add_option("--load-format", f.load_format, "auto: safetensors; dummy: seeded random weights from config.json alone")
@@ -35,29 +36,34 @@ void add_flags(CLI::App& app, DeviceFlags& f) {
   const HelpGroup group(app, "Device");
   app.add_option("--device", f.device, "cuda: a GPU a rank; auto: cuda where this build and this machine have it, else cpu")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  app.add_option("--exchange", f.exchange, "how GPU memory moves between ranks: peer (tensor-parallel ranks write into each other's GPU), "
-                                           "nccl, or host (through the transport); auto: the first of these that can be used")
+  app.add_option("--exchange", f.exchange,
+                 "how GPU memory moves between ranks: peer (tensor-parallel ranks write into each other's GPU), "
+                 "nccl, or host (through the transport); auto: the first of these that can be used")
       ->check(CLI::IsMember({"auto", "host", "nccl", "peer"}));
   app.add_flag("--enforce-eager", f.enforce_eager, "no CUDA graphs; the bits are the same");
-  app.add_option("--profile", f.profile,
-                 "matrix arithmetic: portable (fp32 fma chains) or tc (Hopper tensor cores, emulated on a CPU); auto: tc with --device "
-                 "cuda, portable with cpu. Answers of the two differ")
+  app.add_option(
+         "--profile", f.profile,
+         "matrix arithmetic: portable (fp32 fma chains) or tc (Hopper tensor cores, emulated on a CPU); auto: tc with --device "
+         "cuda, portable with cpu. Answers of the two differ")
       ->check(CLI::IsMember({"auto", "portable", "tc"}));
   app.add_option("--threads,-t", f.threads, "threads of a rank; 0 = the cores of this machine shared among its ranks")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--isa", f.isa, "vector path; the bits are the same on each")
       ->check(CLI::IsMember({"auto", "scalar", "avx2", "avx512"}));
   app.add_option("--control-arm", f.control_arm, "break the contract on purpose, to see that the digests notice")
-      ->check(CLI::IsMember({"none", "rank-order-all-reduce", "fixed-split-count", "swapped-groups", "reversed-ties", "expert-capacity"}));
+      ->check(CLI::IsMember(
+          {"none", "rank-order-all-reduce", "fixed-split-count", "swapped-groups", "reversed-ties", "expert-capacity"}));
 }
 
 void add_flags(CLI::App& app, CacheFlags& f) {
   const HelpGroup group(app, "KV cache");
   app.add_option("--block-size", f.block_size, "tokens in a KV page, a multiple of 16");
   app.add_option("--num-gpu-blocks-override", f.num_blocks, "KV pages per rank; 0 = as many as --kv-cache-memory-bytes holds");
-  app.add_option("--kv-cache-memory-bytes", f.kv_cache_bytes, "KV memory of a rank, e.g. 512MB; 0 = what a GPU's share leaves, on a CPU 1 GiB or what can be used")
+  app.add_option("--kv-cache-memory-bytes", f.kv_cache_bytes,
+                 "KV memory of a rank, e.g. 512MB; 0 = what a GPU's share leaves, on a CPU 1 GiB or what can be used")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--gpu-memory-utilization", f.gpu_memory_utilization, "share of a GPU's memory that the ranks on it take together")
+  app.add_option("--gpu-memory-utilization", f.gpu_memory_utilization,
+                 "share of a GPU's memory that the ranks on it take together")
       ->check(CLI::Range(0.01, 1.0));
 }
 
@@ -65,12 +71,16 @@ void add_flags(CLI::App& app, EngineFlags& f) {
   const HelpGroup group(app, "Scheduling");
   EngineOptions& o = f.options;
   app.add_option("--max-num-seqs", o.max_num_seqs, "sequences in a step, per replica")->check(CLI::PositiveNumber);
-  app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens, "tokens in a step, per replica")->check(CLI::PositiveNumber);
-  app.add_option("--long-prefill-token-threshold", o.long_prefill_token_threshold, "longest piece of a prompt in a step; 0 = no limit")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--step-timeout", f.step_timeout, "seconds after which a step without a result counts as hanging: health turns, the log names who is behind")
+  app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens, "tokens in a step, per replica")
       ->check(CLI::PositiveNumber);
-  app.add_option("--max-queued-requests", o.max_queued_requests, "requests waiting beyond this are refused")->check(CLI::PositiveNumber);
+  app.add_option("--long-prefill-token-threshold", o.long_prefill_token_threshold,
+                 "longest piece of a prompt in a step; 0 = no limit")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--step-timeout", f.step_timeout,
+                 "seconds after which a step without a result counts as hanging: health turns, the log names who is behind")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--max-queued-requests", o.max_queued_requests, "requests waiting beyond this are refused")
+      ->check(CLI::PositiveNumber);
   app.add_option("--plans-in-flight", o.plans_in_flight, "steps planned before the results of earlier ones are known")
       ->check(CLI::Range(1, 16));
   app.add_option("--seed", o.seed, "seed of requests that name none");
@@ -79,7 +89,8 @@ void add_flags(CLI::App& app, EngineFlags& f) {
 
 void add_flags(CLI::App& app, TraceFlags& f) {
   const HelpGroup group(app, "Trace");
-  app.add_option("--trace", f.path, "write plans and what every operator computed to FILE.r<rank>, for `invar diff`")->option_text("FILE");
+  app.add_option("--trace", f.path, "write plans and what every operator computed to FILE.r<rank>, for `invar diff`")
+      ->option_text("FILE");
   app.add_option("--trace-detail", f.detail, "values: `invar diff` names the element; digests: small files")
       ->check(CLI::IsMember({"values", "digests"}));
 }
@@ -108,9 +119,9 @@ absl::StatusOr<ModelOptions> model_options(const ModelFlags& f) {
   ModelOptions o;
   o.path = f.model.empty() ? default_model() : std::filesystem::path(f.model);
   if (!std::filesystem::exists(o.path))
-    return absl::NotFoundError(f.model.empty()
-                                   ? absl::StrCat("the demo model is not at ", o.path.string(), "; name a model with --model FOLDER")
-                                   : absl::StrCat("--model ", f.model, ": no such file or folder"));
+    return absl::NotFoundError(
+        f.model.empty() ? absl::StrCat("the demo model is not at ", o.path.string(), "; name a model with --model FOLDER")
+                        : absl::StrCat("--model ", f.model, ": no such file or folder"));
   o.load_format = f.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
   o.dummy_seed = f.dummy_seed;
   return o;
@@ -138,7 +149,8 @@ absl::StatusOr<RankOptions> rank_options(const RankFlags& f, const EngineOptions
   if (f.device.isa != "auto") {
     const Isa isa = f.device.isa == "scalar" ? Isa::kScalar : f.device.isa == "avx2" ? Isa::kAvx2 : Isa::kAvx512;
     if (isa > detect_isa())
-      return absl::InvalidArgumentError(absl::StrCat("--isa ", f.device.isa, ": this machine has ", std::string(name(detect_isa())), " at most"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("--isa ", f.device.isa, ": this machine has ", std::string(name(detect_isa())), " at most"));
     o.device.isa = isa;
   }
   const int cores = std::max(1u, std::thread::hardware_concurrency());

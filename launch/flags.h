@@ -2,7 +2,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -14,8 +13,8 @@
 namespace invar::launch {
 
 struct ModelFlags {
-  std::string model;             // folder, or a config.json with --load-format dummy
-  std::string tokenizer;         // folder; empty = the model's
+  std::string model;      // folder, or a config.json with --load-format dummy
+  std::string tokenizer;  // folder; empty = the model's
   std::string load_format = "auto";
   std::string dtype = "auto";
   uint64_t dummy_seed = 0;

@@ -86,8 +86,10 @@ std::vector<absl::StatusOr<v1::GenerateResponse>> run_all(Engine& engine, const 
   for (size_t i = 0; i < requests.size(); ++i) {
     auto id = engine.submit(requests[i], [&, i](const absl::Status& status, const v1::GenerateResponse* response) {
       const std::lock_guard lock(mutex);
-      if (!status.ok()) answers[i] = status;
-      else append_response(*answers[i], *response);
+      if (!status.ok())
+        answers[i] = status;
+      else
+        append_response(*answers[i], *response);
       if (!status.ok() || response->finished()) {
         ++done;
         changed.notify_all();

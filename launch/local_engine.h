@@ -16,7 +16,7 @@ namespace invar::launch {
 struct LocalEngine {
   std::unique_ptr<LoadedModel> model;  // outlives the ranks
   std::string digest;
-  std::vector<RankReport> ranks;       // of all replicas
+  std::vector<RankReport> ranks;  // of all replicas
   std::unique_ptr<Engine> engine;
 };
 

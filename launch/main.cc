@@ -1,6 +1,5 @@
 // The one program: `invar COMMAND`.
 #include <CLI/CLI.hpp>
-
 #include <algorithm>
 #include <cstdio>
 
@@ -48,7 +47,8 @@ int run(int argc, char** argv) {
   add_render(program, commands);
   for (const auto& [app, work] : commands) {
     auto* command = const_cast<CLI::App*>(app);
-    for (CLI::Option* option : command->get_options([](const CLI::Option* o) { return o->get_default_str() == "[]"; })) option->default_str("");
+    for (CLI::Option* option : command->get_options([](const CLI::Option* o) { return o->get_default_str() == "[]"; }))
+      option->default_str("");
     if (command->get_option_no_throw("--config") == nullptr)
       command->add_option("--config", "YAML file with the same keys as these flags; flags given here win")->option_text("FILE");
   }

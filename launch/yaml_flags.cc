@@ -19,20 +19,22 @@ absl::Status append_entries(const CLI::App& app, const std::string& file, std::v
     return absl::InvalidArgumentError(absl::StrCat("--config ", file, ":", e.mark.line + 1, ": ", e.msg));
   }
   if (root.IsNull()) return absl::OkStatus();
-  if (!root.IsMap()) return absl::InvalidArgumentError(absl::StrCat("--config ", file, ": must be a map of flag names to values"));
+  if (!root.IsMap())
+    return absl::InvalidArgumentError(absl::StrCat("--config ", file, ": must be a map of flag names to values"));
   for (const auto& entry : root) {
     std::string key = entry.first.IsScalar() ? entry.first.Scalar() : "?";
     const std::string where = absl::StrCat("--config ", file, ":", entry.first.Mark().line + 1, ": ", key);
     std::replace(key.begin(), key.end(), '_', '-');
     const CLI::Option* option = app.get_option_no_throw("--" + key);
     if (option == nullptr || key == "help" || key == "config")
-      return absl::InvalidArgumentError(absl::StrCat(where, " is not a flag of `invar ", app.get_name(), "`; see invar ",
-                                                     app.get_name(), " --help"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(where, " is not a flag of `invar ", app.get_name(), "`; see invar ", app.get_name(), " --help"));
     const bool is_switch = option->get_items_expected_max() == 0;
     std::vector<YAML::Node> values;
     if (entry.second.IsSequence())
       for (const auto& value : entry.second) values.push_back(value);
-    else values.push_back(entry.second);
+    else
+      values.push_back(entry.second);
     for (const YAML::Node& value : values) {
       if (!value.IsScalar()) return absl::InvalidArgumentError(absl::StrCat(where, ": must be a value or a list of values"));
       if (is_switch) {

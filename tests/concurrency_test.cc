@@ -33,7 +33,7 @@ class Answered {
       ++open_;
     }
     auto id = engine.submit(request, [this, keep, parts = std::make_shared<std::string>()](const absl::Status& status,
-                                                                                          const v1::GenerateResponse* r) {
+                                                                                           const v1::GenerateResponse* r) {
       const std::lock_guard lock(mutex_);
       if (status.ok())
         for (const auto& d : r->choices()) {
@@ -54,7 +54,8 @@ class Answered {
   }
   void wait() {
     std::unique_lock lock(mutex_);
-    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::minutes(10), [&] { return open_ == 0; })) << open_ << " requests are not answered";
+    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::minutes(10), [&] { return open_ == 0; }))
+        << open_ << " requests are not answered";
   }
   size_t unique() const { return unique_.size(); }
   int kept() const { return kept_; }

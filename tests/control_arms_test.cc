@@ -15,7 +15,14 @@ bool hashes_differ(const Answers& a, const Answers& b) {
 
 Answers run(ControlArm arm, parallel::Layout layout, int company = 0, int64_t chunk = 0, Profile profile = Profile::kPortable) {
   const Model& m = Model::get("demo-moe");
-  return ask(m, {.name = "control", .layout = layout, .profile = profile, .arm = arm, .long_prefill_token_threshold = chunk, .company = company, .order = company ? 3u : 0u},
+  return ask(m,
+             {.name = "control",
+              .layout = layout,
+              .profile = profile,
+              .arm = arm,
+              .long_prefill_token_threshold = chunk,
+              .company = company,
+              .order = company ? 3u : 0u},
              mixed_requests(m.loaded().config.vocab_size, 150))
       .answers;
 }

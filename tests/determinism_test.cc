@@ -17,10 +17,18 @@ std::string label(std::string text) {
 std::vector<Arrangement> layouts(bool moe) {
   std::vector<Layout> list;
   for (int tp = 2; tp <= 8; ++tp) list.push_back({.tp = tp});
-  list.insert(list.end(), {{.pp = 2}, {.pp = 3}, {.pp = 4}, {.tp = 2, .pp = 2}, {.tp = 3, .pp = 2}, {.dp = 2}, {.tp = 2, .dp = 2}});
+  list.insert(list.end(),
+              {{.pp = 2}, {.pp = 3}, {.pp = 4}, {.tp = 2, .pp = 2}, {.tp = 3, .pp = 2}, {.dp = 2}, {.tp = 2, .dp = 2}});
   if (moe)
-    list.insert(list.end(), {{.ep = 2}, {.ep = 3}, {.ep = 4}, {.ep = 5}, {.ep = 8}, {.tp = 2, .ep = 2}, {.tp = 3, .ep = 2},
-                             {.pp = 2, .ep = 2}, {.tp = 2, .pp = 2, .ep = 2}});
+    list.insert(list.end(), {{.ep = 2},
+                             {.ep = 3},
+                             {.ep = 4},
+                             {.ep = 5},
+                             {.ep = 8},
+                             {.tp = 2, .ep = 2},
+                             {.tp = 3, .ep = 2},
+                             {.pp = 2, .ep = 2},
+                             {.tp = 2, .pp = 2, .ep = 2}});
   std::vector<Arrangement> all;
   for (const Layout& l : list) {
     Arrangement a{.name = parallel::to_string(l), .layout = l};
@@ -35,7 +43,8 @@ std::vector<Arrangement> schedules() {
   for (const int64_t chunk : {1, 16, 17, 511})
     add({.name = "chunks of " + std::to_string(chunk), .long_prefill_token_threshold = chunk});
   add({.name = "small steps", .max_num_seqs = 2, .max_num_batched_tokens = 19});
-  for (const int64_t page : {32, 64, 128}) add({.name = "pages of " + std::to_string(page), .page_size = page, .pages = 8192 / page});
+  for (const int64_t page : {32, 64, 128})
+    add({.name = "pages of " + std::to_string(page), .page_size = page, .pages = 8192 / page});
   add({.name = "one by one", .one_by_one = true});
   for (const uint64_t order : {1, 2, 3}) add({.name = "order " + std::to_string(order), .order = order});
   add({.name = "company 24", .company = 24, .order = 4});

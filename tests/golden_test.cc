@@ -37,7 +37,8 @@ nlohmann::json compute() {
     const std::string id = numerics_id(profile);
     for (const char* name : {"demo-dense", "demo-moe", "heads-128", "wide-4224"}) {
       const Model& model = model_of(name);
-      const Outcome run = ask(model, {.name = "golden", .profile = profile}, mixed_requests(model.loaded().config.vocab_size, 150, 5));
+      const Outcome run =
+          ask(model, {.name = "golden", .profile = profile}, mixed_requests(model.loaded().config.vocab_size, 150, 5));
       auto& entry = all[id][name];
       entry["model_digest"] = model.digest();
       for (const auto& [request, answer] : run.answers) entry["responses"][request] = answer.digest;

@@ -98,15 +98,17 @@ void check(const std::string& model_path, const std::vector<Reference>& referenc
     for (size_t p = 0; p < r.greedy.size(); ++p) {
       ++compared;
       const double margin = f.top[p][0].second - f.top[p][1].second;
-      if (f.tokens[p] == r.greedy[p]) ++equal;
+      if (f.tokens[p] == r.greedy[p])
+        ++equal;
       else {
         ++near_ties;
-        EXPECT_LT(margin, tolerance) << "prompt " << i << " position " << p << ": " << f.tokens[p] << " instead of " << r.greedy[p];
+        EXPECT_LT(margin, tolerance) << "prompt " << i << " position " << p << ": " << f.tokens[p] << " instead of "
+                                     << r.greedy[p];
       }
     }
   }
-  std::printf("%s: largest difference of two logits %.4f, %d of %d tokens equal, %d near-ties\n", model_path.c_str(), worst, equal, compared,
-              near_ties);
+  std::printf("%s: largest difference of two logits %.4f, %d of %d tokens equal, %d near-ties\n", model_path.c_str(), worst,
+              equal, compared, near_ties);
   EXPECT_GT(equal, compared * 9 / 10);
 }
 

@@ -58,10 +58,12 @@ TEST_P(Shapes, SameBitsOnEveryLayout) {
   const auto requests = mixed_requests(model->loaded().config.vocab_size, 140);
   for (const Profile profile : {Profile::kPortable, Profile::kTc}) {
     const Answers expected = ask(*model, {.name = "one rank", .profile = profile}, requests).answers;
-    std::vector<parallel::Layout> layouts = {{.tp = 2}, {.tp = 3}, {.tp = 5}, {.tp = 7}, {.tp = 8}, {.pp = 2}, {.tp = 3, .pp = 2}};
+    std::vector<parallel::Layout> layouts = {{.tp = 2}, {.tp = 3}, {.tp = 5},         {.tp = 7},
+                                             {.tp = 8}, {.pp = 2}, {.tp = 3, .pp = 2}};
     if (shape.moe) layouts.insert(layouts.end(), {{.ep = 2}, {.ep = 5}, {.tp = 3, .ep = 2}, {.pp = 3, .ep = 3}});
     for (const parallel::Layout& layout : layouts) {
-      const Arrangement a{.name = parallel::to_string(layout), .layout = layout, .profile = profile, .long_prefill_token_threshold = 37};
+      const Arrangement a{
+          .name = parallel::to_string(layout), .layout = layout, .profile = profile, .long_prefill_token_threshold = 37};
       EXPECT_EQ(ask(*model, a, requests).answers, expected) << shape.name << " " << a.name;
     }
     const Arrangement control{.name = "control", .profile = profile, .arm = ControlArm::kSwappedGroups};
@@ -70,7 +72,8 @@ TEST_P(Shapes, SameBitsOnEveryLayout) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, Shapes, testing::ValuesIn(kShapes), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Families, Shapes, testing::ValuesIn(kShapes),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace invar::tests

@@ -104,7 +104,8 @@ TEST(StructuredOutput, AnswersAreWhatWasAskedForAndDifferFromFreeOnes) {
   std::vector<v1::GenerateRequest> free = requests;
   for (v1::GenerateRequest& r : free) {
     v1::SamplingParams& s = *r.mutable_sampling_params();
-    s.clear_guided_json(), s.clear_guided_json_object(), s.clear_guided_regex(), s.clear_guided_choice(), s.clear_guided_grammar();
+    s.clear_guided_json(), s.clear_guided_json_object(), s.clear_guided_regex(), s.clear_guided_choice(),
+        s.clear_guided_grammar();
     s.clear_logit_bias();
     s.clear_allowed_token_ids(), s.clear_bad_words(), s.clear_min_tokens();
   }

@@ -1,6 +1,5 @@
 // Traces of honest runs on different layouts are equal; a broken contract is named down to the element.
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
 #include "runtime/trace/diff.h"
@@ -31,7 +30,8 @@ class Trace : public testing::Test {
 TEST_F(Trace, EqualOnEveryLayout) {
   const std::string one = record("one", {});
   for (const parallel::Layout& layout : {parallel::Layout{.tp = 3}, {.pp = 2}, {.ep = 3}, {.tp = 2, .pp = 2, .ep = 2}}) {
-    const auto c = compare_traces(one, record(parallel::to_string(layout), {.layout = layout, .long_prefill_token_threshold = 11}));
+    const auto c =
+        compare_traces(one, record(parallel::to_string(layout), {.layout = layout, .long_prefill_token_threshold = 11}));
     ASSERT_TRUE(c.ok()) << c.status();
     EXPECT_FALSE(c->first.has_value()) << describe(*c);
     EXPECT_GT(c->tokens, 60u);
@@ -53,14 +53,16 @@ TEST_F(Trace, NamesTheFirstOperatorAndElement) {
 }
 
 TEST_F(Trace, RankOrderSumFirstShowsInARowParallelLinear) {
-  const auto c = compare_traces(record("tree", {.layout = {.tp = 4}}), record("ranks", {.layout = {.tp = 4}, .arm = ControlArm::kRankOrderAllReduce}));
+  const auto c = compare_traces(record("tree", {.layout = {.tp = 4}}),
+                                record("ranks", {.layout = {.tp = 4}, .arm = ControlArm::kRankOrderAllReduce}));
   ASSERT_TRUE(c.ok()) << c.status();
   ASSERT_TRUE(c->first.has_value());
   EXPECT_TRUE(c->first->kind == v1::ATTENTION_OUTPUT || c->first->kind == v1::EXPERT_OUTPUT) << describe(*c);
 }
 
 TEST_F(Trace, MissingTraceSaysSo) {
-  EXPECT_EQ(compare_traces((folder_ / "nothing").string(), (folder_ / "nothing").string()).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(compare_traces((folder_ / "nothing").string(), (folder_ / "nothing").string()).status().code(),
+            absl::StatusCode::kNotFound);
 }
 
 }  // namespace

@@ -30,8 +30,8 @@ void silu_mul(const Device& device, const SiluMul& problem) {
     if (device.backend() == Backend::kCuda) return cuda::silu_mul(device, problem);
   const auto schedule = problem.run                    ? silu_mul_scalar
                         : device.isa() == Isa::kAvx512 ? activation_schedule::silu_mul_avx512
-                        : device.isa() == Isa::kAvx2 ? activation_schedule::silu_mul_avx2
-                                                     : silu_mul_scalar;
+                        : device.isa() == Isa::kAvx2   ? activation_schedule::silu_mul_avx2
+                                                       : silu_mul_scalar;
   split_rows(device.pool(), problem.rows, problem.width * 2, [&](int64_t begin, int64_t end) { schedule(problem, begin, end); });
 }
 

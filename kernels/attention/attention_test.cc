@@ -115,8 +115,10 @@ TEST_P(AttentionTest, ChunksPagesThreadsAndGarbageDoNotMatter) {
         world.run(rows, schedule(device), got);
       }
       std::erase_if(got, [](const auto& entry) { return entry.first.sequence == 1; });
-      if (want.empty()) want = got;
-      else EXPECT_EQ(difference(want, got, 16), "") << name(isa) << " chunk " << chunk;
+      if (want.empty())
+        want = got;
+      else
+        EXPECT_EQ(difference(want, got, 16), "") << name(isa) << " chunk " << chunk;
       ++seed;
     }
   }
@@ -219,9 +221,12 @@ TEST_P(AttentionTest, NonFiniteRowsStayAlone) {
     for (const Token& t : rows) {
       for (int64_t i = 0; i < 64; ++i) {
         const bool broken_query = t.position == 70 && i < 32, broken_value = t.position >= 75 && i % 32 == 3;
-        if (broken_query) EXPECT_EQ(got[t][i].bits, 0x7fff);
-        else if (broken_value) EXPECT_EQ(got[t][i].bits, 0x7f80);
-        else EXPECT_EQ(got[t][i].bits, want[t][i].bits) << "position " << t.position << " element " << i << " " << name(isa);
+        if (broken_query)
+          EXPECT_EQ(got[t][i].bits, 0x7fff);
+        else if (broken_value)
+          EXPECT_EQ(got[t][i].bits, 0x7f80);
+        else
+          EXPECT_EQ(got[t][i].bits, want[t][i].bits) << "position " << t.position << " element " << i << " " << name(isa);
       }
     }
   }

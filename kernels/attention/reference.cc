@@ -32,8 +32,10 @@ class Row {
     State total;
     for (int64_t first = keys_.begin / kSplit * kSplit; first < keys_.end; first += kSplit) {
       State part = split(first);
-      if (total.o.empty()) total = std::move(part);
-      else merge(total, part);
+      if (total.o.empty())
+        total = std::move(part);
+      else
+        merge(total, part);
     }
     const float r = nm::div(1.0f, total.l);
     const bool finite = total.l < std::numeric_limits<float>::infinity();

@@ -106,12 +106,24 @@ void run_split(const SplitTile& t) {
   for (int64_t first = 0; first < t.vectors; first += t.rows_per_tile) {
     const int64_t left = t.vectors - first;
     switch (left < t.rows_per_tile ? left : t.rows_per_tile) {
-      case 1: register_tile<L, M, 1>(t, matrix, first); break;
-      case 2: register_tile<L, M, 2>(t, matrix, first); break;
-      case 3: register_tile<L, M, 3>(t, matrix, first); break;
-      case 4: register_tile<L, M, 4>(t, matrix, first); break;
-      case 5: register_tile<L, M, 5>(t, matrix, first); break;
-      default: register_tile<L, M, 6>(t, matrix, first); break;
+      case 1:
+        register_tile<L, M, 1>(t, matrix, first);
+        break;
+      case 2:
+        register_tile<L, M, 2>(t, matrix, first);
+        break;
+      case 3:
+        register_tile<L, M, 3>(t, matrix, first);
+        break;
+      case 4:
+        register_tile<L, M, 4>(t, matrix, first);
+        break;
+      case 5:
+        register_tile<L, M, 5>(t, matrix, first);
+        break;
+      default:
+        register_tile<L, M, 6>(t, matrix, first);
+        break;
     }
   }
 }

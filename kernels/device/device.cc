@@ -131,7 +131,8 @@ Device::Memory Device::memory() const {
   if constexpr (kCudaBuilt)
     if (backend() == Backend::kCuda) return cuda::memory(*this);
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  return {.free = static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * page, .total = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * page};
+  return {.free = static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * page,
+          .total = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * page};
 }
 
 void Device::upload(void* to, const void* from, size_t bytes) const {

@@ -70,7 +70,9 @@ void linear_row_reference(Profile profile, const RowLinear& problem);
 // Does linear_row write y in one pass? If not, it writes the root and rounds it in a second one, which a caller who merges nodes
 // together with his next step does not need. Looks at everything but y and bias.
 bool row_finishes(const Device& device, const RowLinear& problem);
-inline bool root_alone(const std::vector<TreeNode>& nodes) { return nodes.size() == 1 && 1 << nodes[0].level == numerics::kSegments; }
+inline bool root_alone(const std::vector<TreeNode>& nodes) {
+  return nodes.size() == 1 && 1 << nodes[0].level == numerics::kSegments;
+}
 
 inline int64_t node_stride(const RowLinear& p) { return p.node_stride ? p.node_stride : p.rows * p.weights->outputs(); }
 

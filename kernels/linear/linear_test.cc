@@ -332,7 +332,8 @@ TEST(FinishRowLinear, LinearRowWritesTheSameItself) {
         const std::vector<Bf16> bias = values.vector(Kind::kWide, outputs);
         weights.pack_rows(0, w.data(), outputs, inputs);
         std::vector<float> root(rows * outputs);
-        RowLinear p{.rows = rows, .x = x.data(), .x_stride = inputs, .weights = &weights, .segments = RowSegments::cut(inputs, 64)};
+        RowLinear p{
+            .rows = rows, .x = x.data(), .x_stride = inputs, .weights = &weights, .segments = RowSegments::cut(inputs, 64)};
         p.nodes = maximal_subtrees(p.segments, 0, kSegments);
         p.partials = root.data();
         linear_row(d, p);

@@ -98,7 +98,8 @@ TEST(TensorCoreGolden, WithoutTheFloorSmallStepsDiffer) {
   int64_t different = 0;
   for (const SmallStep& s : small_steps()) {
     double sum = s.c;
-    for (int k = 0; k < 16; ++k) sum += static_cast<double>(numerics::widen(s.a[k])) * static_cast<double>(numerics::widen(s.b[k]));
+    for (int k = 0; k < 16; ++k)
+      sum += static_cast<double>(numerics::widen(s.a[k])) * static_cast<double>(numerics::widen(s.b[k]));
     float cut = static_cast<float>(sum);
     if (std::abs(static_cast<double>(cut)) > std::abs(sum)) cut = std::nextafter(cut, 0.0f);
     different += float_bits(cut) != float_bits(s.d);

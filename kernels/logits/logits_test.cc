@@ -14,8 +14,8 @@
 
 #include "kernels/logits/candidates.h"
 #include "kernels/logits/log_softmax.h"
-#include "kernels/logits/vocabulary_loops.h"
 #include "kernels/logits/random_problems.h"
+#include "kernels/logits/vocabulary_loops.h"
 
 namespace invar {
 namespace {
@@ -354,8 +354,8 @@ TEST(Sample, MaskLeavesOnlyAllowedTokens) {
   for (const Isa isa : all_isas()) {
     std::set<int32_t> drawn;
     for (int32_t position = 0; position < 300; ++position)
-      for (const SamplingControls& controls :
-           {SamplingControls{.temperature = 0}, SamplingControls{.temperature = 3}, SamplingControls{.top_k = 50, .top_p = 0.9f}}) {
+      for (const SamplingControls& controls : {SamplingControls{.temperature = 0}, SamplingControls{.temperature = 3},
+                                               SamplingControls{.top_k = 50, .top_p = 0.9f}}) {
         const SampleResult r = sample(device_of(isa), {.logits = z, .controls = controls, .allowed = mask, .position = position});
         ASSERT_TRUE(token_allowed(mask, r.token)) << r.token;
         drawn.insert(r.token);
@@ -364,7 +364,8 @@ TEST(Sample, MaskLeavesOnlyAllowedTokens) {
     EXPECT_EQ(sample(device_of(isa), {.logits = z, .allowed = only}).token, 4);
     EXPECT_FALSE(sample(device_of(isa), {.logits = z, .allowed = none}).finite) << "nothing can be drawn";
     // The hash and the log-probabilities are of the raw logits: those of the free draw and of the bound one agree.
-    const SampleProblem bound{.logits = z, .allowed = only, .top_logprobs = 5, .force = 17}, free{.logits = z, .top_logprobs = 5, .force = 17};
+    const SampleProblem bound{.logits = z, .allowed = only, .top_logprobs = 5, .force = 17},
+        free{.logits = z, .top_logprobs = 5, .force = 17};
     const SampleResult a = sample(device_of(isa), bound), b = sample(device_of(isa), free);
     EXPECT_EQ(a.top[0].token, b.top[0].token);
     EXPECT_EQ(numerics::float_bits(a.forced.logprob), numerics::float_bits(b.forced.logprob));

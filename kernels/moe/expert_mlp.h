@@ -48,8 +48,8 @@ struct ExpertMlp {
   int last = numerics::kSegments;
   std::vector<TreeNode> nodes;
   float* partials = nullptr;
-  // Only where `nodes` is the root alone: the experts' rows, bf(root), [rows][hidden], instead. What lies in `partials` then means
-  // nothing.
+  // Only where `nodes` is the root alone: the experts' rows, bf(root), [rows][hidden], instead. What lies in `partials` then
+  // means nothing.
   Bf16* y = nullptr;
   // Memory for what lies between the linears; grows to what a call needs. Whoever calls often keeps one. Null: allocated for the
   // call, which on a GPU waits for it.

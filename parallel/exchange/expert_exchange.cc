@@ -38,8 +38,13 @@ Bf16* ExpertExchange::rows_of(Buffer& buffer, int64_t rows) {
 
 void ExpertExchange::reorder(const Bf16* from, const std::vector<int64_t>& index, DeviceIndex& place, Bf16* to) {
   const int64_t bytes = width_ * int64_t{sizeof(Bf16)};
-  gather_rows(*device_, {.count = static_cast<int64_t>(index.size()), .row_bytes = bytes, .from = from, .from_stride = bytes,
-                         .index = place.place(*device_, index), .to = to, .to_stride = bytes});
+  gather_rows(*device_, {.count = static_cast<int64_t>(index.size()),
+                         .row_bytes = bytes,
+                         .from = from,
+                         .from_stride = bytes,
+                         .index = place.place(*device_, index),
+                         .to = to,
+                         .to_stride = bytes});
 }
 
 DispatchedRows ExpertExchange::dispatch(const Bf16* rows, int64_t n, int64_t width, const int32_t* ids, int64_t top_k) {

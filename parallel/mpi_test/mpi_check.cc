@@ -267,8 +267,10 @@ int interrupted(Transport& t) {
   std::vector<std::byte> in(10);
   const Receive receive{right, in};
   try {
-    if (t.rank() == 0) t.try_receive_message(right, 0, in, 60s);
-    else t.exchange({}, {&receive, 1}, {"idle"});
+    if (t.rank() == 0)
+      t.try_receive_message(right, 0, in, 60s);
+    else
+      t.exchange({}, {&receive, 1}, {"idle"});
   } catch (const PeerFailure& failure) {
     ended += failure.facts().cause == PeerFailure::Cause::kInterrupted;
   }

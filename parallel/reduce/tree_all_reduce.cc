@@ -9,7 +9,7 @@
 namespace invar::parallel {
 namespace {
 
-constexpr int64_t kSliceUnit = 64;     // elements: slices of y begin on cache lines of their own
+constexpr int64_t kSliceUnit = 64;  // elements: slices of y begin on cache lines of their own
 
 Range slice_of(int64_t count, int ranks, int rank) {
   const Range units = shard((count + kSliceUnit - 1) / kSliceUnit, ranks, rank);
@@ -49,29 +49,41 @@ void TreeAllReduce::run(const RowReduction& problem) {
   if (count == 0 || problem.finished) return;
   const Pieces pieces = pieces_of(problem);
   if (peer_) return run_on_peers(problem, pieces, nullptr);
-  if (scatters(count)) scatter(problem, pieces);
-  else merge(problem, pieces, gather_values(problem, pieces), 0, count);
+  if (scatters(count))
+    scatter(problem, pieces);
+  else
+    merge(problem, pieces, gather_values(problem, pieces), 0, count);
 }
 
 void TreeAllReduce::run(const RowReduction& problem, const ResidualNorm& next) {
   const int64_t count = problem.rows * problem.outputs;
   if (count == 0) return;
   if (problem.finished) {
-    residual_rms_norm(*device_, {.rows = problem.rows, .width = problem.outputs, .x = next.x, .y = problem.y, .weight = next.weight,
-                                 .epsilon = next.epsilon, .normed = next.normed});
+    residual_rms_norm(*device_, {.rows = problem.rows,
+                                 .width = problem.outputs,
+                                 .x = next.x,
+                                 .y = problem.y,
+                                 .weight = next.weight,
+                                 .epsilon = next.epsilon,
+                                 .normed = next.normed});
     return;
   }
   const Pieces pieces = pieces_of(problem);
   if (peer_) return run_on_peers(problem, pieces, &next);
   if (scatters(count)) {
     scatter(problem, pieces);
-    residual_rms_norm(*device_, {.rows = problem.rows, .width = problem.outputs, .x = next.x, .y = problem.y, .weight = next.weight,
-                                 .epsilon = next.epsilon, .normed = next.normed});
+    residual_rms_norm(*device_, {.rows = problem.rows,
+                                 .width = problem.outputs,
+                                 .x = next.x,
+                                 .y = problem.y,
+                                 .weight = next.weight,
+                                 .epsilon = next.epsilon,
+                                 .normed = next.normed});
     return;
   }
   const std::vector<const float*> values = gather_values(problem, pieces);
-  MergeNodes m{.outputs = problem.outputs, .end = count, .nodes = pieces.nodes, .listed_order = pieces.rank_order,
-               .bias = problem.bias};
+  MergeNodes m{
+      .outputs = problem.outputs, .end = count, .nodes = pieces.nodes, .listed_order = pieces.rank_order, .bias = problem.bias};
   std::copy(values.begin(), values.end(), m.values.begin());
   merge_residual_norm(*device_, {.merge = m, .x = next.x, .weight = next.weight, .epsilon = next.epsilon, .normed = next.normed});
 }
@@ -140,8 +152,12 @@ std::vector<const float*> TreeAllReduce::gather_values(const RowReduction& probl
 void TreeAllReduce::run_on_peers(const RowReduction& problem, const Pieces& pieces, const ResidualNorm* next) {
   if constexpr (kCudaBuilt) {
     const int64_t count = problem.rows * problem.outputs, outputs = problem.outputs;
-    PeerMerge m{.outputs = outputs, .nodes = pieces.nodes, .partials = pieces.mine, .stride = count,
-                .listed_order = pieces.rank_order, .bias = problem.bias};
+    PeerMerge m{.outputs = outputs,
+                .nodes = pieces.nodes,
+                .partials = pieces.mine,
+                .stride = count,
+                .listed_order = pieces.rank_order,
+                .bias = problem.bias};
     std::copy(pieces.first.begin(), pieces.first.end(), m.first.begin());
     // As many calls as the window's areas ask for.
     const auto in_parts = [&](int64_t most, const auto& queue) {
@@ -159,11 +175,18 @@ void TreeAllReduce::run_on_peers(const RowReduction& problem, const Pieces& piec
       if (rows > 0) return in_parts(rows * outputs, [&] { cuda::peer_merge_norm(*device_, view, m, norm, way); });
     }
     const int64_t sliced = scatter ? cuda::peer_merge_slices_limit(view, m, problem.y) : 0;
-    if (sliced > 0) in_parts(sliced, [&] { cuda::peer_merge_slices(*device_, view, m, problem.y); });
-    else in_parts(cuda::peer_merge_quick_limit(view, m), [&] { cuda::peer_merge_quick(*device_, view, m, problem.y); });
+    if (sliced > 0)
+      in_parts(sliced, [&] { cuda::peer_merge_slices(*device_, view, m, problem.y); });
+    else
+      in_parts(cuda::peer_merge_quick_limit(view, m), [&] { cuda::peer_merge_quick(*device_, view, m, problem.y); });
     if (next)
-      residual_rms_norm(*device_, {.rows = problem.rows, .width = outputs, .x = next->x, .y = problem.y, .weight = next->weight,
-                                   .epsilon = next->epsilon, .normed = next->normed});
+      residual_rms_norm(*device_, {.rows = problem.rows,
+                                   .width = outputs,
+                                   .x = next->x,
+                                   .y = problem.y,
+                                   .weight = next->weight,
+                                   .epsilon = next->epsilon,
+                                   .normed = next->normed});
   }
 }
 
@@ -204,10 +227,15 @@ void TreeAllReduce::scatter(const RowReduction& problem, const Pieces& pieces) {
 }
 
 // values[i]: node i's values from flat element `begin` on. Writes y of elements [begin, end).
-void TreeAllReduce::merge(const RowReduction& problem, const Pieces& pieces, const std::vector<const float*>& values, int64_t begin,
-                          int64_t end) {
-  MergeNodes m{.outputs = problem.outputs, .begin = begin, .end = end, .nodes = pieces.nodes, .listed_order = pieces.rank_order,
-               .bias = problem.bias, .y = problem.y};
+void TreeAllReduce::merge(const RowReduction& problem, const Pieces& pieces, const std::vector<const float*>& values,
+                          int64_t begin, int64_t end) {
+  MergeNodes m{.outputs = problem.outputs,
+               .begin = begin,
+               .end = end,
+               .nodes = pieces.nodes,
+               .listed_order = pieces.rank_order,
+               .bias = problem.bias,
+               .y = problem.y};
   std::copy(values.begin(), values.end(), m.values.begin());
   merge_nodes(*device_, m);
 }

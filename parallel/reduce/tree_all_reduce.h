@@ -52,7 +52,8 @@ struct ResidualNorm {
 class TreeAllReduce {
  public:
   // With `peer`, the group's, values meet in GPU memory and nothing waits on the host; `tp` carries nothing then.
-  TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm = ReduceAlgorithm::kAuto, PeerMemory* peer = nullptr);
+  TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm = ReduceAlgorithm::kAuto,
+                PeerMemory* peer = nullptr);
   // Collective over the group. Throws PeerFailure.
   void run(const RowReduction& problem);
   // The same with what follows, in fewer passes: the bits of run(), residual_add() and rms_norm(). problem.y is scratch.
@@ -66,7 +67,8 @@ class TreeAllReduce {
   std::vector<const float*> gather_values(const RowReduction& problem, const Pieces& pieces);
   void scatter(const RowReduction& problem, const Pieces& pieces);
   void run_on_peers(const RowReduction& problem, const Pieces& pieces, const ResidualNorm* next);
-  void merge(const RowReduction& problem, const Pieces& pieces, const std::vector<const float*>& values, int64_t begin, int64_t end);
+  void merge(const RowReduction& problem, const Pieces& pieces, const std::vector<const float*>& values, int64_t begin,
+             int64_t end);
   float* scratch(Buffer& buffer, int64_t floats);
 
   const Device* device_;

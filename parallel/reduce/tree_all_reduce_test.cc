@@ -24,16 +24,28 @@ std::vector<float> segment_values(int64_t count, uint64_t seed) {
       float& v = values[s * count + k];
       const uint32_t r = static_cast<uint32_t>(random());
       switch (k % 8) {
-        case 0: v = numerics::bits_float((r & 0x807fffffu) | ((100 + r / 7 % 56) << 23)); break;  // wide
-        case 1:  // the halves of the tree cancel but for their last bits
+        case 0:
+          v = numerics::bits_float((r & 0x807fffffu) | ((100 + r / 7 % 56) << 23));
+          break;  // wide
+        case 1:   // the halves of the tree cancel but for their last bits
           v = s < 4 ? numerics::bits_float((r & 0x807fffffu) | (130u << 23))
                     : -numerics::bits_float(numerics::float_bits(values[(s - 4) * count + k]) ^ (r & 3));
           break;
-        case 2: v = numerics::bits_float(r & 0x800fffffu); break;  // subnormal
-        case 3: v = r & 1 ? 0.0f : -0.0f; break;
-        case 4: v = -0.0f; break;
-        case 5: v = numerics::bits_float(((r & 1) << 31) | (127u << 23)) * (r & 2 ? 0x1p-24f : 1.0f); break;  // ties
-        default: v = numerics::bits_float((r & 0x807fffffu) | ((125 + r / 7 % 4) << 23)); break;
+        case 2:
+          v = numerics::bits_float(r & 0x800fffffu);
+          break;  // subnormal
+        case 3:
+          v = r & 1 ? 0.0f : -0.0f;
+          break;
+        case 4:
+          v = -0.0f;
+          break;
+        case 5:
+          v = numerics::bits_float(((r & 1) << 31) | (127u << 23)) * (r & 2 ? 0x1p-24f : 1.0f);
+          break;  // ties
+        default:
+          v = numerics::bits_float((r & 0x807fffffu) | ((125 + r / 7 % 4) << 23));
+          break;
       }
     }
   return values;

@@ -46,8 +46,10 @@ class Backoff {
   Clock::duration idle() const { return Clock::now() - since_; }
   void pause() const {
     const Clock::duration waited = idle();
-    if (waited < kYieldFor) std::this_thread::yield();
-    else std::this_thread::sleep_for(std::min<Clock::duration>(waited / 16, kLongestSleep));
+    if (waited < kYieldFor)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(std::min<Clock::duration>(waited / 16, kLongestSleep));
   }
 
  private:

@@ -2,6 +2,7 @@
 // at run time, so that a program built with it starts on a machine that has none.
 #include <dlfcn.h>
 #include <nccl.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -116,8 +117,13 @@ class NcclTransport final : public Transport {
   [[noreturn]] void fail(PeerFailure::Cause cause, double waited, std::string detail) {
     // Kernels that wait for a peer on the device end only so; whoever destroys buffers would wait for them.
     if (communicator_) library().abort(std::exchange(communicator_, nullptr));
-    throw PeerFailure({.cause = cause, .rank = rank(), .host = host(), .phase = absl::StrCat(phase_.name, " (NCCL)"),
-                       .collective = phase_.collective, .waited_seconds = waited, .detail = std::move(detail)});
+    throw PeerFailure({.cause = cause,
+                       .rank = rank(),
+                       .host = host(),
+                       .phase = absl::StrCat(phase_.name, " (NCCL)"),
+                       .collective = phase_.collective,
+                       .waited_seconds = waited,
+                       .detail = std::move(detail)});
   }
   void check(ncclResult_t result, const char* what) {
     if (result != ncclSuccess) fail(PeerFailure::Cause::kLost, 0, absl::StrCat(what, ": ", library().error_text(result)));

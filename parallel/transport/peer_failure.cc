@@ -9,10 +9,18 @@ namespace {
 std::string message(const PeerFailure::Facts& f) {
   const char* end = "";
   switch (f.cause) {
-    case PeerFailure::Cause::kTimeout: end = "gave up at the deadline"; break;
-    case PeerFailure::Cause::kInterrupted: end = "was interrupted"; break;
-    case PeerFailure::Cause::kSizeMismatch: end = "was sent another size than agreed"; break;
-    case PeerFailure::Cause::kLost: end = "lost the connection"; break;
+    case PeerFailure::Cause::kTimeout:
+      end = "gave up at the deadline";
+      break;
+    case PeerFailure::Cause::kInterrupted:
+      end = "was interrupted";
+      break;
+    case PeerFailure::Cause::kSizeMismatch:
+      end = "was sent another size than agreed";
+      break;
+    case PeerFailure::Cause::kLost:
+      end = "lost the connection";
+      break;
   }
   std::string text = absl::StrFormat("rank %d on %s waited %.1f s ", f.rank, f.host, f.waited_seconds);
   if (f.peer >= 0) absl::StrAppend(&text, "for rank ", f.peer, " ");

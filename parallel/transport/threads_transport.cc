@@ -3,6 +3,8 @@
 // A sender leaves a parcel in the receiver's mailbox; the receiver copies. Small parcels are copied into the mailbox, so the
 // sender need not wait; large ones are lent: the parcel points into the sender's memory and the sender waits until it is taken,
 // which costs one copy and couples the two ranks as MPI's large messages do.
+#include <unistd.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
@@ -10,8 +12,6 @@
 #include <map>
 #include <mutex>
 #include <tuple>
-
-#include <unistd.h>
 
 #include "absl/strings/str_cat.h"
 #include "parallel/transport/transport.h"

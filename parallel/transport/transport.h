@@ -91,7 +91,8 @@ std::unique_ptr<Transport> staged(Transport& inner, const Device& device);
 // The same over NCCL, GPU to GPU; messages and host memory still go through `inner`. A collective over all of inner's ranks: the
 // same verdict on each. FailedPrecondition where two ranks share a GPU or NCCL is not installed; throws PeerFailure. An exchange
 // returns when it is queued on the device's stream; a peer that never comes is noticed while the device is waited for.
-absl::StatusOr<std::unique_ptr<Transport>> start_nccl(Transport& inner, const Device& device, const TransportOptions& options = {});
+absl::StatusOr<std::unique_ptr<Transport>> start_nccl(Transport& inner, const Device& device,
+                                                      const TransportOptions& options = {});
 
 // For tests: waits a seeded random time in [0, most] before each exchange or message, and posts the sends of an exchange in a
 // random order (that of one peer's entries is kept), so that arrival orders differ from run to run.

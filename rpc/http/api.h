@@ -33,9 +33,9 @@ struct ApiOptions {
   int requests_per_key = 0;           // running at once; 0 = no limit
   Call::Limits limits;
   CorsOptions cors;
-  RenderChat render_chat;  // null = no chat template
+  RenderChat render_chat;                        // null = no chat template
   std::optional<tool_call::Format> tool_format;  // of tool_choice = "auto"; none = not enabled
-  int threads = 2;         // of the work pool
+  int threads = 2;                               // of the work pool
 };
 
 class Api {

@@ -184,7 +184,8 @@ TEST(HttpCompletions, TruncatedPromptsAreTheirEnds) {
   body["echo"] = true;
   const Json choice = service.post("/v1/completions", body).json()["choices"][0];
   EXPECT_EQ(ids_of(choice["token_ids"]), service.rpc.wanted({ids.end() - 2, ids.end()}, 6));
-  EXPECT_EQ(choice["text"].get<std::string>().rfind(tokenizer.decode({ids.data() + ids.size() - 2, 2}, false), 0), 0u) << choice["text"];
+  EXPECT_EQ(choice["text"].get<std::string>().rfind(tokenizer.decode({ids.data() + ids.size() - 2, 2}, false), 0), 0u)
+      << choice["text"];
   // A prompt beyond the context is cut to what leaves room for an answer.
   const int64_t longest = service.rpc.engine->options().max_model_len;
   body = completion(std::vector<int32_t>(static_cast<size_t>(longest) + 50, 7), 6);
@@ -222,14 +223,18 @@ TEST(HttpCompletions, GrammarsUnderAllTheirNames) {
   body["temperature"] = 1;
   body["seed"] = 8;
   EXPECT_FALSE(is_right(service.post("/v1/completions", body).json()["choices"][0]["text"]));
-  for (const auto& [name, value] : {std::pair<const char*, Json>{"guided_grammar", grammar}, {"structured_outputs", {{"grammar", grammar}}}}) {
+  for (const auto& [name, value] :
+       {std::pair<const char*, Json>{"guided_grammar", grammar}, {"structured_outputs", {{"grammar", grammar}}}}) {
     Json bound = body;
     bound[name] = value;
     const Json choice = service.post("/v1/completions", bound).json()["choices"][0];
     EXPECT_TRUE(choice["finish_reason"] == "stop" && is_right(choice["text"])) << choice;
   }
   const Json native =
-      service.post("/generate", {{"input_ids", kPrompt}, {"sampling_params", {{"max_new_tokens", 60}, {"sampling_seed", 8}, {"ebnf", grammar}}}}).json();
+      service
+          .post("/generate",
+                {{"input_ids", kPrompt}, {"sampling_params", {{"max_new_tokens", 60}, {"sampling_seed", 8}, {"ebnf", grammar}}}})
+          .json();
   EXPECT_TRUE(is_right(native["text"])) << native;
 }
 

@@ -18,10 +18,11 @@ class Connection;
 
 class IoThread {
  public:
-  IoThread() : work_(context.get_executor()), thread_([this] {
-        pthread_setname_np(pthread_self(), "invar-http-io");
-        context.run();
-      }) {}
+  IoThread()
+      : work_(context.get_executor()), thread_([this] {
+          pthread_setname_np(pthread_self(), "invar-http-io");
+          context.run();
+        }) {}
   ~IoThread() { stop(); }
   void stop() {
     context.stop();

@@ -1,7 +1,7 @@
 #include "rpc/tls/tls_files.h"
 
-#include <openssl/crypto.h>
 #include <openssl/bio.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>

@@ -23,8 +23,8 @@ struct TlsMaterial {
   std::string certificates, key, ca_certificates;
 };
 
-// First in main: OpenSSL stays whole while the process ends. Otherwise its exit handler frees what gRPC's threads, which nobody joins,
-// may still use in a handshake: a client that was refused crashed now and then after it had said so.
+// First in main: OpenSSL stays whole while the process ends. Otherwise its exit handler frees what gRPC's threads, which nobody
+// joins, may still use in a handshake: a client that was refused crashed now and then after it had said so.
 void keep_openssl_to_the_end();
 
 // Reads and checks what is given. `prefix` is the flags': "--ssl-" says "--ssl-certfile FILE: ...". NotFound: a file that cannot

@@ -20,8 +20,8 @@ v1::Logprob complete(v1::Logprob p, const Tokenizer* tokenizer) {
 
 }  // namespace
 
-v1::TokenLogprobs token_logprobs(const v1::Logprob& chosen, const google::protobuf::RepeatedPtrField<v1::Logprob>& top, int32_t most,
-                                 const Tokenizer* tokenizer) {
+v1::TokenLogprobs token_logprobs(const v1::Logprob& chosen, const google::protobuf::RepeatedPtrField<v1::Logprob>& top,
+                                 int32_t most, const Tokenizer* tokenizer) {
   v1::TokenLogprobs out;
   *out.mutable_chosen() = complete(chosen, tokenizer);
   for (int i = 0; i < std::min(top.size(), most); ++i) *out.add_top() = complete(top[i], tokenizer);
@@ -94,8 +94,8 @@ void ChoiceOutput::close(v1::FinishReason reason, std::string_view stop_reason, 
   delta->set_stop_reason(std::string(stop_reason));
   delta->set_response_digest(chain_.head());
   if (request_.return_receipt)
-    *delta->mutable_receipt() = make_receipt(context_.numerics_id, context_.model_digest, request_.prompt, request_.sampling, choice_,
-                                             tokens_, hashes_, delta->response_digest());
+    *delta->mutable_receipt() = make_receipt(context_.numerics_id, context_.model_digest, request_.prompt, request_.sampling,
+                                             choice_, tokens_, hashes_, delta->response_digest());
 }
 
 }  // namespace invar::engine

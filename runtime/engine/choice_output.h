@@ -29,8 +29,8 @@ class ChoiceOutput {
   ChoiceOutput(const EngineContext& context, const ValidRequest& request, uint32_t choice);
 
   // The answer's next token, which is `result`'s draw or, in a verification, the forced one. Appends to `delta`, sets its
-  // finish_reason and what comes with it when the answer ends here, and returns whether it does. `complete`: a constraint says that
-  // nothing may follow.
+  // finish_reason and what comes with it when the answer ends here, and returns whether it does. `complete`: a constraint says
+  // that nothing may follow.
   bool append(int32_t token, const v1::TokenResult& result, bool complete, v1::ChoiceDelta* delta);
   // The answer ends without another token.
   void fail(std::string_view reason, v1::ChoiceDelta* delta);
@@ -52,7 +52,7 @@ class ChoiceOutput {
 };
 
 // Fills the texts and float bits of what a rank reported. `top` is cut to `most` entries.
-v1::TokenLogprobs token_logprobs(const v1::Logprob& chosen, const google::protobuf::RepeatedPtrField<v1::Logprob>& top, int32_t most,
-                                 const Tokenizer* tokenizer);
+v1::TokenLogprobs token_logprobs(const v1::Logprob& chosen, const google::protobuf::RepeatedPtrField<v1::Logprob>& top,
+                                 int32_t most, const Tokenizer* tokenizer);
 
 }  // namespace invar::engine

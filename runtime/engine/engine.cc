@@ -11,7 +11,7 @@ namespace invar {
 namespace {
 
 // vLLM's buckets, with finer ones below for small models.
-const std::vector<double> kQueueSeconds = {0.0001, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0,  2.5, 5.0,
+const std::vector<double> kQueueSeconds = {0.0001, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5,  5.0,
                                            10,     15,    20,   30,   40,  50,  60,  120, 240, 480, 960, 1920, 7680};
 
 absl::Status check_options(const EngineOptions& o) {
@@ -63,7 +63,8 @@ absl::StatusOr<int64_t> model_length(const EngineOptions& options, const ModelCo
     return absl::InvalidArgumentError(
         message("max_model_len = ", options.max_model_len, " is more than ", longest, ", the limit of ", by));
   const int64_t length = options.max_model_len > 0 ? options.max_model_len : longest;
-  if (length < 2) return absl::InvalidArgumentError(message("max_model_len = ", length, " leaves no room for a prompt and an answer"));
+  if (length < 2)
+    return absl::InvalidArgumentError(message("max_model_len = ", length, " leaves no room for a prompt and an answer"));
   return length;
 }
 
@@ -71,7 +72,11 @@ absl::StatusOr<int64_t> model_length(const EngineOptions& options, const ModelCo
 
 Engine::Impl::Impl(const EngineOptions& options, const ModelConfig& model, std::shared_ptr<const Tokenizer> tokenizer,
                    std::vector<std::unique_ptr<engine::Replica>> replicas)
-    : options_(options), model_(model), replicas_(std::move(replicas)), last_progress_(Clock::now()), queue_seconds_(kQueueSeconds),
+    : options_(options),
+      model_(model),
+      replicas_(std::move(replicas)),
+      last_progress_(Clock::now()),
+      queue_seconds_(kQueueSeconds),
       published_progress_(last_progress_) {
   context_.numerics_id = facts().numerics_id;
   context_.model_digest = facts().model_digest;
@@ -207,7 +212,8 @@ std::vector<RankStats> Engine::Impl::ranks() const {
   {
     std::lock_guard lock(mutex_);
     const double since = std::chrono::duration<double>(Clock::now() - published_at_).count();
-    for (const EngineStats::Replica& r : published_.per_replica) busy.push_back(r.plans_in_flight > 0 ? r.step_age_seconds + since : -1);
+    for (const EngineStats::Replica& r : published_.per_replica)
+      busy.push_back(r.plans_in_flight > 0 ? r.step_age_seconds + since : -1);
   }
   std::vector<RankStats> out;
   for (size_t i = 0; i < replicas_.size(); ++i) {
@@ -246,12 +252,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::start(const EngineOptions& optio
   engine::SchedulerLimits limits;
   limits.max_num_seqs = options.max_num_seqs;
   limits.max_num_batched_tokens = options.max_num_batched_tokens;
-  limits.longest_chunk = options.long_prefill_token_threshold > 0 ? options.long_prefill_token_threshold : options.max_num_batched_tokens;
+  limits.longest_chunk =
+      options.long_prefill_token_threshold > 0 ? options.long_prefill_token_threshold : options.max_num_batched_tokens;
   limits.prefix_caching = options.enable_prefix_caching;
   std::vector<std::unique_ptr<engine::Replica>> replicas;
   for (auto& e : executors) replicas.push_back(std::make_unique<engine::Replica>(std::move(e), limits));
-  return std::unique_ptr<Engine>(
-      new Engine(std::make_unique<Impl>(effective, model, std::move(tokenizer), std::move(replicas))));
+  return std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(effective, model, std::move(tokenizer), std::move(replicas))));
 }
 
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -1,5 +1,5 @@
-// The engine: owns requests, the queue, page tables and the batch of every step; drives one executor per replica. The only header of
-// the runtime that rpc needs for serving.
+// The engine: owns requests, the queue, page tables and the batch of every step; drives one executor per replica. The only header
+// of the runtime that rpc needs for serving.
 #pragma once
 
 #include <chrono>
@@ -21,14 +21,14 @@ namespace invar {
 
 // Names are vLLM's flag names.
 struct EngineOptions {
-  int64_t max_model_len = 0;              // 0 = what model and pages allow
-  int64_t max_num_seqs = 256;             // sequences in a step, per replica
-  int64_t max_num_batched_tokens = 2048;  // tokens in a step, per replica
+  int64_t max_model_len = 0;                 // 0 = what model and pages allow
+  int64_t max_num_seqs = 256;                // sequences in a step, per replica
+  int64_t max_num_batched_tokens = 2048;     // tokens in a step, per replica
   int64_t long_prefill_token_threshold = 0;  // longest chunk of one prompt in a step; 0 = max_num_batched_tokens
-  int64_t max_queued_requests = 4096;     // beyond it ResourceExhausted
+  int64_t max_queued_requests = 4096;        // beyond it ResourceExhausted
   bool enable_prefix_caching = true;
-  int plans_in_flight = 2;                // plans submitted whose results are not known; 1 = each waits for the one before
-  uint64_t seed = 0;                      // of requests that name none
+  int plans_in_flight = 2;  // plans submitted whose results are not known; 1 = each waits for the one before
+  uint64_t seed = 0;        // of requests that name none
   std::string served_model_name;
   // A step that takes longer makes its replica overdue until the result comes: it gets no new requests while another one steps.
   std::chrono::milliseconds step_timeout{300'000};
@@ -42,20 +42,20 @@ struct EngineStats {
   int64_t pages_total = 0, pages_used = 0, pages_cached = 0;
   uint64_t prompt_tokens = 0, generation_tokens = 0, cached_tokens = 0;
   uint64_t preemptions = 0, aborted = 0, finished = 0, rejected = 0;
-  double last_step_seconds = 0;           // wall time of the last step
-  double seconds_since_progress = 0;      // with work pending; 0 when idle
-  double seconds_since_turn = 0;          // since the engine's own thread last went round; more than a moment: it hangs
-  bool healthy = true;                    // false: a worker group was lost, or a step is overdue
-  std::string trouble;                    // why, when not healthy: the first loss, and what is overdue
+  double last_step_seconds = 0;       // wall time of the last step
+  double seconds_since_progress = 0;  // with work pending; 0 when idle
+  double seconds_since_turn = 0;      // since the engine's own thread last went round; more than a moment: it hangs
+  bool healthy = true;                // false: a worker group was lost, or a step is overdue
+  std::string trouble;                // why, when not healthy: the first loss, and what is overdue
   int replicas = 0, replicas_alive = 0;
-  int replicas_stepping = 0;              // alive and with no overdue step: who serves new requests
-  // Tokens of requests with forced_token_ids, and those of them that the sampler would not have drawn. A receipt that was made here
-  // gives none.
+  int replicas_stepping = 0;  // alive and with no overdue step: who serves new requests
+  // Tokens of requests with forced_token_ids, and those of them that the sampler would not have drawn. A receipt that was made
+  // here gives none.
   uint64_t verified_tokens = 0, verification_mismatches = 0;
-  uint64_t model_digest_refusals = 0;     // requests with a require_model_digest that is not this model's; among the rejected
+  uint64_t model_digest_refusals = 0;  // requests with a require_model_digest that is not this model's; among the rejected
   struct Replica {
     bool alive = false;
-    uint64_t steps = 0;           // results that came
+    uint64_t steps = 0;  // results that came
     int plans_in_flight = 0;
     double step_age_seconds = 0;  // since its ranks work on the oldest plan; 0 = none is in flight
     double last_step_seconds = 0;
@@ -73,8 +73,8 @@ struct EngineStats {
   Busy busy;
 };
 
-// A rank while its replica steps. Ages are seconds, counted from the moment the oldest plan under way came if nothing was heard since;
-// 0 = its replica has nothing to do.
+// A rank while its replica steps. Ages are seconds, counted from the moment the oldest plan under way came if nothing was heard
+// since; 0 = its replica has nothing to do.
 struct RankStats {
   int replica = 0;
   RankProgress progress;
@@ -102,9 +102,9 @@ class Engine {
   // Forgets all cached prefixes that no running sequence uses; returns the pages freed.
   int64_t flush_cache();
   EngineStats stats() const;
-  std::vector<RankStats> ranks() const;  // of all replicas, as far as they report
+  std::vector<RankStats> ranks() const;    // of all replicas, as far as they report
   const Histogram& queue_seconds() const;  // from a request's submission to its first place in a plan
-  const ReplicaFacts& facts() const;  // of the first replica; all agree on ids
+  const ReplicaFacts& facts() const;       // of the first replica; all agree on ids
   const EngineOptions& options() const;
   const ModelConfig& model() const;
   std::shared_ptr<const Tokenizer> tokenizer() const;

@@ -38,7 +38,8 @@ TEST(EngineFailure, ALostGroupCostsNoAnswerWhileAnotherLives) {
       const std::vector<Seen> seen = h.run(requests);
       for (size_t i = 0; i < requests.size(); ++i) {
         ASSERT_TRUE(seen[i].status.ok()) << mode.name << ": " << seen[i].status;
-        for (const auto& [choice, c] : seen[i].choices) EXPECT_EQ(c.tokens, wanted(mode, requests[i], choice).tokens) << mode.name;
+        for (const auto& [choice, c] : seen[i].choices)
+          EXPECT_EQ(c.tokens, wanted(mode, requests[i], choice).tokens) << mode.name;
       }
       const EngineStats s = h.engine->stats();
       EXPECT_FALSE(s.healthy);
@@ -76,11 +77,26 @@ TEST(EngineFailure, BothReplicasLostOneAfterTheOther) {
 
 TEST(EngineFailure, AnswersThatNobodyAskedForEndTheGroup) {
   const std::vector<std::pair<const char*, std::function<void(v1::StepResult*)>>> lies = {
-      {"step 103", [](v1::StepResult* r) { if (r->step() == 3) r->set_step(103); }},
-      {"0 draws came", [](v1::StepResult* r) { if (r->step() == 3) r->clear_tokens(); }},
-      {"position 99", [](v1::StepResult* r) { if (r->step() == 3) r->mutable_tokens(0)->set_position(99); }},
-      {"token 97", [](v1::StepResult* r) { if (r->step() == 3) r->mutable_tokens(0)->set_token(97); }},
-      {"2 draws came", [](v1::StepResult* r) { if (r->step() == 3) *r->add_tokens() = v1::TokenResult(r->tokens(0)); }},
+      {"step 103",
+       [](v1::StepResult* r) {
+         if (r->step() == 3) r->set_step(103);
+       }},
+      {"0 draws came",
+       [](v1::StepResult* r) {
+         if (r->step() == 3) r->clear_tokens();
+       }},
+      {"position 99",
+       [](v1::StepResult* r) {
+         if (r->step() == 3) r->mutable_tokens(0)->set_position(99);
+       }},
+      {"token 97",
+       [](v1::StepResult* r) {
+         if (r->step() == 3) r->mutable_tokens(0)->set_token(97);
+       }},
+      {"2 draws came",
+       [](v1::StepResult* r) {
+         if (r->step() == 3) *r->add_tokens() = v1::TokenResult(r->tokens(0));
+       }},
   };
   for (const auto& [what, lie] : lies) {
     Mode mode;
@@ -147,7 +163,8 @@ TEST(EngineFailure, AnOverdueReplicaGetsNoNewRequestsWhileAnotherSteps) {
   Harness h(mode);
   const v1::GenerateRequest stuck = request_of({1, 2, 3}, 30);
   h.submit(0, stuck);  // with both idle the first replica takes it
-  for (int i = 0; i < 500 && h.engine->stats().replicas_stepping == 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (int i = 0; i < 500 && h.engine->stats().replicas_stepping == 2; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EngineStats s = h.engine->stats();
   EXPECT_FALSE(s.healthy);
   EXPECT_EQ(s.replicas_alive, 2);
@@ -211,9 +228,8 @@ TEST(EngineFailure, TheObserverSeesEveryPlanAndReplayingThemGivesTheSame) {
     plans.push_back(plan);
   };
   std::vector<std::string> results;
-  mode.replica_changes = {[&](FakeOptions* o) {
-    o->tamper = [&](v1::StepResult* r) { results.push_back(r->SerializeAsString()); };
-  }};
+  mode.replica_changes = {
+      [&](FakeOptions* o) { o->tamper = [&](v1::StepResult* r) { results.push_back(r->SerializeAsString()); }; }};
   {
     Harness h(mode);
     h.run(some(6, 20));

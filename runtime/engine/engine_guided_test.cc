@@ -225,7 +225,8 @@ TEST(EngineGuided, BadConstraintsAreRefusedBeforeAnyWork) {
   refused([](auto* s) { s->set_guided_regex("a"), s->add_guided_choice("b"); }, bad, "guided_regex and guided_choice");
   refused([](auto* s) { s->set_guided_regex("a"), s->add_allowed_token_ids(1); }, bad, "guided_regex and allowed_token_ids");
   refused([](auto* s) { s->set_guided_grammar("root ::= a"); }, bad, "guided_grammar: line 1, column 10: the rule a is used");
-  refused([](auto* s) { s->set_guided_grammar("root ::= \"a\""), s->set_guided_regex("a"); }, bad, "guided_regex and guided_grammar");
+  refused([](auto* s) { s->set_guided_grammar("root ::= \"a\""), s->set_guided_regex("a"); }, bad,
+          "guided_regex and guided_grammar");
   refused([](auto* s) { s->set_guided_regex("(?:a?b?c?d?){3000}"); }, bad, "too complex");
   refused([](auto* s) { s->set_guided_regex(""), s->set_ignore_eos(true); }, bad, "no token");
   refused([](auto* s) { (*s->mutable_logit_bias())[-1] = 1; }, bad, "logit_bias: -1");

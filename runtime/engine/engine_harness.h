@@ -154,8 +154,8 @@ class Harness {
     engine.reset();
     for (size_t i = 0; i < reports.size(); ++i) {
       std::lock_guard lock(reports[i]->mutex);
-      EXPECT_TRUE(reports[i]->violations.empty())
-          << mode_.name << ", replica " << i << ": " << reports[i]->violations.size() << " violations, first: " << reports[i]->violations.front();
+      EXPECT_TRUE(reports[i]->violations.empty()) << mode_.name << ", replica " << i << ": " << reports[i]->violations.size()
+                                                  << " violations, first: " << reports[i]->violations.front();
     }
   }
   void submit(int key, const v1::GenerateRequest& request) {
@@ -210,8 +210,8 @@ struct Wanted {
 inline Wanted wanted(const Mode& mode, const v1::GenerateRequest& r, uint32_t choice) {
   const v1::SamplingParams s = effective_sampling(r.sampling_params(), {}, mode.engine.seed);
   const std::vector<int32_t> prompt(r.prompt_token_ids().ids().begin(), r.prompt_token_ids().ids().end());
-  const int64_t longest = mode.engine.max_model_len > 0 ? mode.engine.max_model_len
-                                                        : std::min(mode.max_positions, mode.pages * mode.page_size);
+  const int64_t longest =
+      mode.engine.max_model_len > 0 ? mode.engine.max_model_len : std::min(mode.max_positions, mode.pages * mode.page_size);
   const int64_t count = std::min<int64_t>(s.max_tokens(), longest - static_cast<int64_t>(prompt.size()));
   // eos and stop ids are not drawn before min_tokens.
   const auto late = [&](int32_t t) {

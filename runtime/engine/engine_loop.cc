@@ -130,7 +130,8 @@ void Engine::Impl::take_result(int index, const v1::StepResult& result) {
       --replica.load;
       break;
     }
-    if (request->choices_held && (!request->prompt_logprobs_missing() || s->state == engine::Sequence::State::kDone)) release_choices(request);
+    if (request->choices_held && (!request->prompt_logprobs_missing() || s->state == engine::Sequence::State::kDone))
+      release_choices(request);
     if (request->has_response() && !std::exchange(request->touched, true)) touched.push_back(request);
   }
   lap(counted_.busy.results);
@@ -265,7 +266,8 @@ void Engine::Impl::watch_deadlines() {
     const bool overdue = r.alive() && r.in_flight() > 0 && Clock::now() - r.step_began() > options_.step_timeout;
     if (overdue && !r.overdue) {
       const std::string stall = describe_stall(r.executor().progress(), Clock::now());
-      spdlog::error("replica {}: a step has had no result for {} ms{}{}", i, options_.step_timeout.count(), stall.empty() ? "" : "; ", stall);
+      spdlog::error("replica {}: a step has had no result for {} ms{}{}", i, options_.step_timeout.count(),
+                    stall.empty() ? "" : "; ", stall);
     }
     if (!overdue && r.overdue && r.alive()) spdlog::warn("replica {}: the overdue step has come back", i);
     r.overdue = overdue;

@@ -409,14 +409,17 @@ TEST(EngineStart, RefusesWhatDoesNotFit) {
     return e.ok() ? "max_model_len " + std::to_string((*e)->options().max_model_len) : std::string(e.status().message());
   };
   EXPECT_EQ(start([](auto*, auto*, auto*) {}), "max_model_len 160");
-  EXPECT_EQ(start([](auto*, auto* a, auto* b) { a->facts.pages_per_home = b->facts.pages_per_home = 500; }), "max_model_len 1000");
+  EXPECT_EQ(start([](auto*, auto* a, auto* b) { a->facts.pages_per_home = b->facts.pages_per_home = 500; }),
+            "max_model_len 1000");
   EXPECT_EQ(start([](auto* e, auto*, auto*) { e->max_model_len = 100; }), "max_model_len 100");
   EXPECT_NE(start([](auto* e, auto*, auto*) { e->max_model_len = 161; }).find("161"), std::string::npos);
   EXPECT_NE(start([](auto*, auto*, auto* b) { b->facts.numerics_id = "other"; }).find("numerics_id = other"), std::string::npos);
-  EXPECT_NE(start([](auto*, auto*, auto* b) { b->facts.model_digest = "other"; }).find("model_digest = other"), std::string::npos);
+  EXPECT_NE(start([](auto*, auto*, auto* b) { b->facts.model_digest = "other"; }).find("model_digest = other"),
+            std::string::npos);
   EXPECT_NE(start([](auto*, auto* a, auto*) { a->facts.vocab_size = 5; }).find("vocab_size = 5"), std::string::npos);
   EXPECT_NE(start([](auto* e, auto*, auto*) { e->max_num_seqs = 0; }).find("max_num_seqs = 0"), std::string::npos);
-  EXPECT_NE(start([](auto* e, auto*, auto*) { e->max_num_batched_tokens = -1; }).find("max_num_batched_tokens = -1"), std::string::npos);
+  EXPECT_NE(start([](auto* e, auto*, auto*) { e->max_num_batched_tokens = -1; }).find("max_num_batched_tokens = -1"),
+            std::string::npos);
   EXPECT_NE(start([](auto* e, auto*, auto*) { e->plans_in_flight = 0; }).find("plans_in_flight = 0"), std::string::npos);
   EXPECT_NE(start([](auto* e, auto*, auto*) { e->max_queued_requests = 0; }).find("max_queued_requests = 0"), std::string::npos);
 }

@@ -15,14 +15,14 @@ namespace invar {
 
 // What the ranks of a replica said of themselves after loading.
 struct ReplicaFacts {
-  int homes = 1;                 // expert-parallel size: each home has its own pages
+  int homes = 1;  // expert-parallel size: each home has its own pages
   int64_t pages_per_home = 0;
-  int64_t page_size = 16;        // token slots a page
-  int64_t max_positions = 0;     // longest sequence the ranks can hold (RoPE table)
+  int64_t page_size = 16;     // token slots a page
+  int64_t max_positions = 0;  // longest sequence the ranks can hold (RoPE table)
   int64_t vocab_size = 0;
   std::string numerics_id;
   std::string model_digest;
-  std::string layout;            // "tp2 pp1 ep1"
+  std::string layout;  // "tp2 pp1 ep1"
   int ranks = 1;
 };
 

@@ -238,16 +238,18 @@ void FakeExecutor::run(const v1::StepPlan& plan, int row, const v1::Chunk& chunk
     v1::TokenResult* r = result->add_tokens();
     r->set_sequence(chunk.sequence());
     r->set_position(static_cast<uint32_t>(p + 1));
-    int32_t token = model.draw(options_.depends_on_batch ? state ^ static_cast<uint64_t>(row) : state, p + 1, live.start.sampling(),
-                               live.start.choice());
+    int32_t token = model.draw(options_.depends_on_batch ? state ^ static_cast<uint64_t>(row) : state, p + 1,
+                               live.start.sampling(), live.start.choice());
     std::string mask;
     if (!chunk.draw_masks().empty()) {
       const int64_t draw = p - std::max<int64_t>(chunk.logits_from(), first);
-      if (draw >= chunk.draw_masks_size() || chunk.draw_masks(static_cast<int>(draw)) > static_cast<uint32_t>(plan.token_masks_size())) {
+      if (draw >= chunk.draw_masks_size() ||
+          chunk.draw_masks(static_cast<int>(draw)) > static_cast<uint32_t>(plan.token_masks_size())) {
         violation(plan, message(who, "no mask for the draw at ", p));
       } else if (const uint32_t entry = chunk.draw_masks(static_cast<int>(draw)); entry > 0) {
         mask = plan.token_masks(static_cast<int>(entry) - 1);
-        if (static_cast<int64_t>(mask.size()) != (model.vocab_size + 7) / 8) violation(plan, message(who, "a mask of ", mask.size(), " bytes"));
+        if (static_cast<int64_t>(mask.size()) != (model.vocab_size + 7) / 8)
+          violation(plan, message(who, "a mask of ", mask.size(), " bytes"));
       }
     }
     const bool early = p + 1 - live.start.prompt_length() < live.start.sampling().min_tokens();

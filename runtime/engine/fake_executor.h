@@ -48,11 +48,11 @@ struct FakeOptions {
   // Results are kept back until this many plans wait (or none has come for `patience`), so that plans really run ahead.
   int backlog = 1;
   std::chrono::microseconds patience{200};
-  uint64_t lose_at_step = 0;      // the worker group is lost instead of answering this step; 0 = never
-  bool fail_by_result = false;    // ... and says so in StepResult.failure instead of a status
-  uint64_t hang_at_step = 0;      // never answers this step until release() is called
-  bool depends_on_batch = false;  // control arm: the draw depends on the row in the batch
-  std::function<void(v1::StepResult*)> tamper;  // ranks that answer nonsense
+  uint64_t lose_at_step = 0;                            // the worker group is lost instead of answering this step; 0 = never
+  bool fail_by_result = false;                          // ... and says so in StepResult.failure instead of a status
+  uint64_t hang_at_step = 0;                            // never answers this step until release() is called
+  bool depends_on_batch = false;                        // control arm: the draw depends on the row in the batch
+  std::function<void(v1::StepResult*)> tamper;          // ranks that answer nonsense
   std::function<std::vector<RankProgress>()> progress;  // what the ranks report; none = nothing
 };
 
@@ -63,7 +63,9 @@ class FakeExecutor final : public Executor {
   absl::Status submit(const v1::StepPlan& plan) override;
   absl::StatusOr<v1::StepResult> next(std::chrono::milliseconds wait) override;
   void shutdown(std::chrono::milliseconds wait) override;
-  std::vector<RankProgress> progress() const override { return options_.progress ? options_.progress() : std::vector<RankProgress>(); }
+  std::vector<RankProgress> progress() const override {
+    return options_.progress ? options_.progress() : std::vector<RankProgress>();
+  }
 
   // What plans did wrong; empty is good. Survives the executor in tests that keep the pointer.
   struct Report {
@@ -80,11 +82,11 @@ class FakeExecutor final : public Executor {
  private:
   struct Live {
     uint32_t home = 0;
-    std::vector<int32_t> tokens;   // known and drawn
-    int64_t known = 0;             // from the start
+    std::vector<int32_t> tokens;  // known and drawn
+    int64_t known = 0;            // from the start
     int64_t computed = 0;
     std::vector<uint32_t> pages;
-    std::vector<uint64_t> slots;   // what the slots of [0, computed) must hold
+    std::vector<uint64_t> slots;  // what the slots of [0, computed) must hold
     v1::SequenceStart start;
   };
   void violation(const v1::StepPlan& plan, const std::string& what);
@@ -104,8 +106,8 @@ class FakeExecutor final : public Executor {
   // Ranks' side: only used by next().
   uint64_t step_ = 0, last_sequence_ = 0;
   std::map<uint64_t, Live> live_;
-  std::vector<std::vector<uint64_t>> kv_;   // [home][page * page_size + offset]
-  std::vector<std::vector<int>> tables_;    // [home][page]: live page tables that hold it
+  std::vector<std::vector<uint64_t>> kv_;  // [home][page * page_size + offset]
+  std::vector<std::vector<int>> tables_;   // [home][page]: live page tables that hold it
 };
 
 }  // namespace invar::engine

@@ -44,7 +44,7 @@ class PagePool {
  private:
   std::vector<int32_t> references_;
   std::vector<uint32_t> free_;
-  std::list<uint32_t> idle_;  // cached and unused, the next to be evicted first
+  std::list<uint32_t> idle_;                          // cached and unused, the next to be evicted first
   std::vector<std::list<uint32_t>::iterator> place_;  // valid for idle pages
   PrefixCache cache_;
 };

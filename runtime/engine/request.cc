@@ -25,7 +25,8 @@ Request::Request(ValidRequest valid, Engine::Callback callback, const EngineCont
     s.late_token_ids = &valid_.late_token_ids;
     s.bad_words = &valid_.bad_words;
     if (valid_.grammar)
-      s.constraint = std::make_unique<Constraint>(valid_.grammar, !context_.eos_token_ids.empty() && !sampling.ignore_eos(), sampling.min_tokens());
+      s.constraint = std::make_unique<Constraint>(valid_.grammar, !context_.eos_token_ids.empty() && !sampling.ignore_eos(),
+                                                  sampling.min_tokens());
     s.top_logprobs = sampling.has_logprobs() ? sampling.logprobs() : -1;
     s.prompt_logprobs = sampling.has_prompt_logprobs() && i == 0 ? sampling.prompt_logprobs() : -1;
     s.logits_from = s.prompt_logprobs >= 0 ? 0 : prompt - 1;
@@ -59,7 +60,8 @@ bool Request::take(Sequence* s, const v1::TokenResult& result) {
   const int64_t position = s->logits_from + 1;
   assert(position == result.position());
   if (!result.finite()) {
-    output.fail(message("the logits at position ", position - 1, " hold NaN or infinity, or no token may be drawn"), delta_of(choice));
+    output.fail(message("the logits at position ", position - 1, " hold NaN or infinity, or no token may be drawn"),
+                delta_of(choice));
     --unfinished_;
     return true;
   }
@@ -90,7 +92,8 @@ bool Request::take(Sequence* s, const v1::TokenResult& result) {
     ended = true;
   }
   if (ended && s->constraint && !valid_.forced.empty())
-    if (const std::optional<int64_t> at = s->constraint->violation(valid_.forced)) delta->set_violation(static_cast<uint32_t>(*at));
+    if (const std::optional<int64_t> at = s->constraint->violation(valid_.forced))
+      delta->set_violation(static_cast<uint32_t>(*at));
   if (ended) --unfinished_;
   return ended;
 }

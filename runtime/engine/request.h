@@ -50,9 +50,9 @@ class Request {
   Engine::Callback callback;
   int replica = -1;
   std::chrono::steady_clock::time_point submitted;
-  bool queued = true;           // no sequence has started yet
-  bool choices_held = false;    // all choices but the first wait for the prompt's log-probabilities
-  bool touched = false;         // has something to say after this step
+  bool queued = true;         // no sequence has started yet
+  bool choices_held = false;  // all choices but the first wait for the prompt's log-probabilities
+  bool touched = false;       // has something to say after this step
 
  private:
   v1::ChoiceDelta* delta_of(uint32_t choice);

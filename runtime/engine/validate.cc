@@ -25,7 +25,8 @@ T first_of(bool given, T value, const std::optional<T>& model, T otherwise) {
 absl::Status check_utf8(std::string_view field, std::string_view text) {
   const size_t at = tokenizer::first_invalid_utf8(text);
   if (at == std::string_view::npos) return absl::OkStatus();
-  return invalid(field, ": byte ", at, " (0x", absl::Hex(static_cast<uint8_t>(text[at]), absl::kZeroPad2), ") is not valid UTF-8");
+  return invalid(field, ": byte ", at, " (0x", absl::Hex(static_cast<uint8_t>(text[at]), absl::kZeroPad2),
+                 ") is not valid UTF-8");
 }
 
 absl::Status check_ids(std::string_view field, const google::protobuf::RepeatedField<int32_t>& ids, int64_t vocab_size) {
@@ -52,7 +53,8 @@ absl::Status check_drawable(const v1::SamplingParams& s, const ValidationLimits&
     if (absl::Status r = check_range(message("logit_bias[", id, "]"), bias, -100, 100); !r.ok()) return r;
   }
   if (absl::Status r = check_ids("allowed_token_ids", s.allowed_token_ids(), limits.vocab_size); !r.ok()) return r;
-  if (s.bad_words_size() > kMaxBadWords) return invalid("bad_words has ", s.bad_words_size(), " words, at most ", kMaxBadWords, " are allowed");
+  if (s.bad_words_size() > kMaxBadWords)
+    return invalid("bad_words has ", s.bad_words_size(), " words, at most ", kMaxBadWords, " are allowed");
   for (int i = 0; i < s.bad_words_size(); ++i) {
     if (s.bad_words(i).empty()) return invalid("bad_words[", i, "] = \"\" must not be empty");
     if (absl::Status r = check_utf8(message("bad_words[", i, "]"), s.bad_words(i)); !r.ok()) return r;
@@ -62,19 +64,18 @@ absl::Status check_drawable(const v1::SamplingParams& s, const ValidationLimits&
 }
 
 absl::Status check_guided(const v1::SamplingParams& s, const ValidationLimits& limits) {
-  const std::pair<const char*, bool> all[] = {{"guided_json", s.has_guided_json()},
-                                              {"guided_json_object", s.guided_json_object()},
-                                              {"guided_regex", s.has_guided_regex()},
-                                              {"guided_choice", s.guided_choice_size() > 0},
-                                              {"guided_grammar", s.has_guided_grammar()},
-                                              {"allowed_token_ids", s.allowed_token_ids_size() > 0}};
+  const std::pair<const char*, bool> all[] = {
+      {"guided_json", s.has_guided_json()},       {"guided_json_object", s.guided_json_object()},
+      {"guided_regex", s.has_guided_regex()},     {"guided_choice", s.guided_choice_size() > 0},
+      {"guided_grammar", s.has_guided_grammar()}, {"allowed_token_ids", s.allowed_token_ids_size() > 0}};
   const char* given = nullptr;
   for (const auto& [field, is_given] : all) {
     if (!is_given) continue;
     if (given) return invalid(given, " and ", field, " exclude each other");
     given = field;
   }
-  if (given && std::string_view(given).starts_with("guided") && !limits.grammars) return invalid(given, " needs a tokenizer and this model has none");
+  if (given && std::string_view(given).starts_with("guided") && !limits.grammars)
+    return invalid(given, " needs a tokenizer and this model has none");
   return absl::OkStatus();
 }
 
@@ -99,7 +100,9 @@ absl::StatusOr<std::shared_ptr<grammar::Grammar>> compile_guided(const v1::Sampl
   } else {
     return nullptr;
   }
-  const auto named = [&](const absl::Status& status) { return absl::Status(status.code(), message(field, ": ", status.message())); };
+  const auto named = [&](const absl::Status& status) {
+    return absl::Status(status.code(), message(field, ": ", status.message()));
+  };
   absl::StatusOr<std::shared_ptr<grammar::Grammar>> made = limits.grammars->get(specification);
   if (!made.ok()) return named(made.status());
   const bool ends = !limits.eos_token_ids.empty() && !s.ignore_eos();
@@ -141,7 +144,8 @@ absl::Status check_sampling(const v1::SamplingParams& s, const ValidationLimits&
     if (absl::Status r = check_logprobs("logprobs", s.logprobs()); !r.ok()) return r;
   if (s.has_prompt_logprobs())
     if (absl::Status r = check_logprobs("prompt_logprobs", s.prompt_logprobs()); !r.ok()) return r;
-  if (s.stop_size() > kMaxStopStrings) return invalid("stop has ", s.stop_size(), " strings, at most ", kMaxStopStrings, " are allowed");
+  if (s.stop_size() > kMaxStopStrings)
+    return invalid("stop has ", s.stop_size(), " strings, at most ", kMaxStopStrings, " are allowed");
   for (int i = 0; i < s.stop_size(); ++i) {
     if (s.stop(i).empty()) return invalid("stop[", i, "] = \"\" must not be empty");
     if (absl::Status r = check_utf8(message("stop[", i, "]"), s.stop(i)); !r.ok()) return r;
@@ -158,8 +162,8 @@ absl::StatusOr<std::vector<int32_t>> prompt_ids(const v1::GenerateRequest& reque
     case v1::GenerateRequest::kPromptTokenIds: {
       const auto& ids = request.prompt_token_ids().ids();
       if (ids.size() >= limits.max_model_len)
-        return invalid("prompt_token_ids has ", ids.size(), " tokens; with one answer token at least it must fit max_model_len = ",
-                       limits.max_model_len);
+        return invalid("prompt_token_ids has ", ids.size(),
+                       " tokens; with one answer token at least it must fit max_model_len = ", limits.max_model_len);
       if (absl::Status r = check_ids("prompt_token_ids", ids, limits.vocab_size); !r.ok()) return r;
       if (ids.empty()) return invalid("prompt_token_ids is empty");
       return std::vector<int32_t>(ids.begin(), ids.end());
@@ -171,15 +175,17 @@ absl::StatusOr<std::vector<int32_t>> prompt_ids(const v1::GenerateRequest& reque
       if (!ids.ok()) return absl::Status(ids.status().code(), message("prompt: ", ids.status().message()));
       if (ids->empty()) return invalid("prompt = \"", request.prompt(), "\" has no tokens");
       if (static_cast<int64_t>(ids->size()) >= limits.max_model_len)
-        return invalid("prompt has ", ids->size(), " tokens; with one answer token at least it must fit max_model_len = ",
-                       limits.max_model_len);
+        return invalid("prompt has ", ids->size(),
+                       " tokens; with one answer token at least it must fit max_model_len = ", limits.max_model_len);
       // A tokenizer may know tokens that the model has no embedding for.
       for (size_t i = 0; i < ids->size(); ++i)
         if ((*ids)[i] < 0 || (*ids)[i] >= limits.vocab_size)
-          return invalid("prompt: its token ", i, " is ", (*ids)[i], ", but the model's vocabulary has ", limits.vocab_size, " entries");
+          return invalid("prompt: its token ", i, " is ", (*ids)[i], ", but the model's vocabulary has ", limits.vocab_size,
+                         " entries");
       return ids;
     }
-    default: return invalid("prompt: neither text (prompt) nor token ids (prompt_token_ids) were given");
+    default:
+      return invalid("prompt: neither text (prompt) nor token ids (prompt_token_ids) were given");
   }
 }
 

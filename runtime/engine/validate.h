@@ -36,7 +36,7 @@ struct ValidRequest {
   std::vector<int32_t> prompt;
   v1::SamplingParams sampling;  // every field set
   std::vector<int32_t> forced;
-  uint32_t first_choice = 0;    // choices [first_choice, first_choice + choices) are computed: all n, or the forced one
+  uint32_t first_choice = 0;  // choices [first_choice, first_choice + choices) are computed: all n, or the forced one
   uint32_t choices = 1;
   int64_t most_tokens = 0;  // answer tokens at most: max_tokens, what the context leaves, or the forced tokens
   bool return_receipt = false;

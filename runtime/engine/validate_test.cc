@@ -72,13 +72,17 @@ TEST(Validate, BadInputNamesFieldAndValue) {
       {"stop[0]", "tokenizer", [&](auto& r) { params(r)->add_stop("x"); }},
       {"stop[1]", "empty", [&](auto& r) { params(r)->add_stop("x"), params(r)->add_stop(""); }},
       {"stop[0]", "0xc3", [&](auto& r) { params(r)->add_stop("\xc3"); }},
-      {"stop", "17", [&](auto& r) { for (int i = 0; i < 17; ++i) params(r)->add_stop("x"); }},
+      {"stop", "17",
+       [&](auto& r) {
+         for (int i = 0; i < 17; ++i) params(r)->add_stop("x");
+       }},
       {"stop_token_ids[0]", "100", [&](auto& r) { params(r)->add_stop_token_ids(100); }},
       {"stop_token_ids[1]", "-3", [&](auto& r) { params(r)->add_stop_token_ids(1), params(r)->add_stop_token_ids(-3); }},
       {"forced_token_ids", "empty", [](auto& r) { r.mutable_forced_token_ids(); }},
       {"forced_token_ids[0]", "-1", [](auto& r) { r.mutable_forced_token_ids()->add_ids(-1); }},
       {"forced_choice", "0", [](auto& r) { r.set_forced_choice(0); }},
-      {"forced_choice", "2", [&](auto& r) { r.mutable_forced_token_ids()->add_ids(1), params(r)->set_n(2), r.set_forced_choice(2); }},
+      {"forced_choice", "2",
+       [&](auto& r) { r.mutable_forced_token_ids()->add_ids(1), params(r)->set_n(2), r.set_forced_choice(2); }},
       {"forced_token_ids", "14", [](auto& r) { r.mutable_forced_token_ids()->mutable_ids()->Resize(14, 1); }},
   };
   ASSERT_TRUE(validate_request(good(), limits()).ok());
@@ -169,8 +173,8 @@ TEST(EffectiveSampling, RequestThenModelThenDefault) {
   EXPECT_EQ(s.max_tokens(), 16u);
   EXPECT_TRUE(s.skip_special_tokens());
   for (const bool has : {s.has_n(), s.has_temperature(), s.has_top_k(), s.has_top_p(), s.has_min_p(), s.has_repetition_penalty(),
-                         s.has_presence_penalty(), s.has_frequency_penalty(), s.has_seed(), s.has_max_tokens(), s.has_ignore_eos(),
-                         s.has_skip_special_tokens(), s.has_include_stop_str_in_output(), s.has_min_tokens()})
+                         s.has_presence_penalty(), s.has_frequency_penalty(), s.has_seed(), s.has_max_tokens(),
+                         s.has_ignore_eos(), s.has_skip_special_tokens(), s.has_include_stop_str_in_output(), s.has_min_tokens()})
     EXPECT_TRUE(has);
   EXPECT_FALSE(s.has_logprobs());
   EXPECT_FALSE(s.has_prompt_logprobs());

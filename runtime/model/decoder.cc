@@ -57,7 +57,7 @@ parallel::PeerSizes peer_sizes(const ModelConfig& config, int64_t rows) {
 Decoder::Decoder(const Device& device, parallel::Transport& transport, const ModelConfig& config, const Options& options)
     : device_(device),
       staged_(device.backend() == Backend::kCpu || &transport.host_memory() != &transport ? nullptr
-                                                                                           : parallel::staged(transport, device)),
+                                                                                          : parallel::staged(transport, device)),
       transport_(staged_ ? *staged_ : transport),
       config_(config),
       shard_(ModelShard::make(config, options.layout, options.at, device.control_arm())),
@@ -79,7 +79,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, par
   if (!weights.ok()) return weights.status();
   d->weights_ = *std::move(weights);
   // Without expert parallelism rows need not travel.
-  d->experts_at_home_ = options.layout.ep == 1 && config.moe.num_experts > 0 && device.control_arm() != ControlArm::kExpertCapacity;
+  d->experts_at_home_ =
+      options.layout.ep == 1 && config.moe.num_experts > 0 && device.control_arm() != ControlArm::kExpertCapacity;
   if (d->experts_at_home_)
     for (const LayerWeights& layer : d->weights_.layers) {
       HeldExperts& held = d->held_.emplace_back();
@@ -87,8 +88,8 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, par
       held.table = ExpertTable(device, held.weights);
     }
   // Ranks that exchange otherwise than on the device, and rows whose places the host looks up, wait in the middle of a step.
-  const bool alone = options.layout.replica() == 1 ||
-                     (options.layout.replica() == options.layout.tp && d->peer_ && d->peer_->recordable());
+  const bool alone =
+      options.layout.replica() == 1 || (options.layout.replica() == options.layout.tp && d->peer_ && d->peer_->recordable());
   d->may_record_ = options.record_decode && device.backend() == Backend::kCuda && alone &&
                    (config.moe.num_experts == 0 || d->experts_at_home_);
   if (!d->shard_.kv_heads.empty())
@@ -113,8 +114,10 @@ void Decoder::forward(const StepRows& rows, TraceRecorder* trace, const LogitsSi
                 {.kv = shard_.kv_heads.size(), .group = (shard_.query_heads.size() - 1) / shard_.kv_heads.size() + 1});
   if (run_recorded(rows, sink)) return;
   layers(rows);
-  if (shard_.last_stage) head(rows, sink);
-  else send_hidden(rows.size());
+  if (shard_.last_stage)
+    head(rows, sink);
+  else
+    send_hidden(rows.size());
 }
 
 bool Decoder::run_recorded(const StepRows& rows, const LogitsSink& sink) {
@@ -158,8 +161,10 @@ void Decoder::layers(const StepRows& rows) {
   room<Bf16>(device_, x_, n * hidden);
   room<Bf16>(device_, normed_, n * hidden);
   room<Bf16>(device_, output_, n * hidden);
-  if (shard_.first_stage) embed(rows);
-  else receive_hidden(n);
+  if (shard_.first_stage)
+    embed(rows);
+  else
+    receive_hidden(n);
   const int64_t count = shard_.layers.size();
   if (n > 0 && count > 0) norm(n, weights_.layers[0].input_norm.data());
   for (int64_t i = 0; i < count; ++i) {
@@ -168,15 +173,23 @@ void Decoder::layers(const StepRows& rows) {
     const Bf16* next_norm = i + 1 < count ? weights_.layers[i + 1].input_norm.data() : nullptr;
     if (n > 0) attention_block(rows, layer, w, pages_[i], w.post_attention_norm.data());
     if (trace_) trace_->record(MLP_NORM, layer, normed_.as<Bf16>(), hidden, 0, hidden);
-    if (w.moe) moe_block(n, i, w, next_norm);
-    else if (n > 0) dense_block(n, layer, w, next_norm);
+    if (w.moe)
+      moe_block(n, i, w, next_norm);
+    else if (n > 0)
+      dense_block(n, layer, w, next_norm);
   }
 }
 
 void Decoder::norm(int64_t n, const Bf16* weight) {
   const int64_t hidden = config_.hidden_size;
-  rms_norm(device_, {.rows = n, .width = hidden, .x = x_.as<Bf16>(), .x_stride = hidden, .weight = weight,
-                     .epsilon = config_.rms_norm_eps, .y = normed_.as<Bf16>(), .y_stride = hidden});
+  rms_norm(device_, {.rows = n,
+                     .width = hidden,
+                     .x = x_.as<Bf16>(),
+                     .x_stride = hidden,
+                     .weight = weight,
+                     .epsilon = config_.rms_norm_eps,
+                     .y = normed_.as<Bf16>(),
+                     .y_stride = hidden});
 }
 
 // output_ is the block's result.
@@ -188,8 +201,13 @@ void Decoder::add_block(const BlockEnd& end, int64_t n) {
     if (end.next_norm) norm(n, end.next_norm);
     return;
   }
-  residual_rms_norm(device_, {.rows = n, .width = hidden, .x = x_.as<Bf16>(), .y = output_.as<Bf16>(), .weight = end.next_norm,
-                              .epsilon = config_.rms_norm_eps, .normed = normed_.as<Bf16>()});
+  residual_rms_norm(device_, {.rows = n,
+                              .width = hidden,
+                              .x = x_.as<Bf16>(),
+                              .y = output_.as<Bf16>(),
+                              .weight = end.next_norm,
+                              .epsilon = config_.rms_norm_eps,
+                              .normed = normed_.as<Bf16>()});
 }
 
 void Decoder::embed(const StepRows& rows) {
@@ -199,8 +217,9 @@ void Decoder::embed(const StepRows& rows) {
   } else if (tp_.size() > 1) {
     if (n > 0) exchange_embeddings(rows);
   } else if (n > 0) {
-    gather_rows(device_, {.weights = weights_.embedding.get(), .ids = inputs_.tokens(), .rows = n, .y = x_.as<Bf16>(),
-                          .y_stride = hidden});
+    gather_rows(
+        device_,
+        {.weights = weights_.embedding.get(), .ids = inputs_.tokens(), .rows = n, .y = x_.as<Bf16>(), .y_stride = hidden});
   }
   if (trace_) trace_->record(EMBED, -1, x_.as<Bf16>(), hidden, 0, hidden);
 }
@@ -210,12 +229,17 @@ void Decoder::share_embeddings(int64_t n) {
   if constexpr (kCudaBuilt) {
     const int64_t hidden = config_.hidden_size;
     Bf16* x = x_.as<Bf16>();
-    gather_rows(device_, {.weights = weights_.embedding.get(), .ids = inputs_.tokens(), .first_id = shard_.vocabulary.begin,
-                          .rows = n, .y = x, .y_stride = hidden});
+    gather_rows(device_, {.weights = weights_.embedding.get(),
+                          .ids = inputs_.tokens(),
+                          .first_id = shard_.vocabulary.begin,
+                          .rows = n,
+                          .y = x,
+                          .y_stride = hidden});
     const PeerView& view = peer_->view();
     const int64_t most = cuda::peer_rows_limit(view, hidden);
     for (int64_t first = 0; first < n; first += most) {
-      cuda::PeerRows p{.rows = std::min(most, n - first), .width = hidden, .ids = inputs_.tokens() + first, .x = x + first * hidden};
+      cuda::PeerRows p{
+          .rows = std::min(most, n - first), .width = hidden, .ids = inputs_.tokens() + first, .x = x + first * hidden};
       for (int m = 0; m < tp_.size(); ++m) p.first_id[m] = parallel::shard(config_.vocab_size, tp_.size(), m).begin;
       peer_->run([&] { cuda::peer_rows(device_, view, p); });
     }
@@ -226,8 +250,7 @@ void Decoder::share_embeddings(int64_t n) {
 void Decoder::exchange_embeddings(const StepRows& rows) {
   const int64_t n = rows.size(), hidden = config_.hidden_size;
   std::vector<std::vector<int64_t>> rows_of(tp_.size());
-  for (int64_t r = 0; r < n; ++r)
-    rows_of[parallel::shard_owner(config_.vocab_size, tp_.size(), rows.tokens[r])].push_back(r);
+  for (int64_t r = 0; r < n; ++r) rows_of[parallel::shard_owner(config_.vocab_size, tp_.size(), rows.tokens[r])].push_back(r);
   Bf16* moved = room<Bf16>(device_, moved_, n * hidden);
   place_by_owner_.resize(static_cast<size_t>(n));
   std::vector<std::span<std::byte>> pieces;
@@ -243,13 +266,22 @@ void Decoder::exchange_embeddings(const StepRows& rows) {
     const int64_t count = static_cast<int64_t>(tokens_by_owner_.size());
     if (owned_tokens_.size() < count) owned_tokens_ = DeviceArray<int32_t>(device_, count);
     device_.upload(owned_tokens_.data(), tokens_by_owner_.data(), tokens_by_owner_.size() * sizeof(int32_t));
-    gather_rows(device_, {.weights = weights_.embedding.get(), .ids = owned_tokens_.data(), .first_id = shard_.vocabulary.begin,
-                          .rows = count, .y = reinterpret_cast<Bf16*>(own.data()), .y_stride = hidden});
+    gather_rows(device_, {.weights = weights_.embedding.get(),
+                          .ids = owned_tokens_.data(),
+                          .first_id = shard_.vocabulary.begin,
+                          .rows = count,
+                          .y = reinterpret_cast<Bf16*>(own.data()),
+                          .y_stride = hidden});
   }
   tp_.all_gather_v(own, pieces, "embedding rows");
   const int64_t bytes = hidden * int64_t{sizeof(Bf16)};
-  gather_rows(device_, {.count = n, .row_bytes = bytes, .from = moved, .from_stride = bytes,
-                        .index = embedding_index_.place(device_, place_by_owner_), .to = x_.data(), .to_stride = bytes});
+  gather_rows(device_, {.count = n,
+                        .row_bytes = bytes,
+                        .from = moved,
+                        .from_stride = bytes,
+                        .index = embedding_index_.place(device_, place_by_owner_),
+                        .to = x_.data(),
+                        .to_stride = bytes});
 }
 
 void Decoder::receive_hidden(int64_t n) {
@@ -284,19 +316,23 @@ bool Decoder::multiply_row(RowLinear linear, const DeviceArray<Bf16>& bias) {
 void Decoder::reduce_and_add(const RowShard& shard, int64_t n, const float* partials, bool finished,
                              const DeviceArray<Bf16>& bias, const BlockEnd& end) {
   const int64_t hidden = config_.hidden_size;
-  const parallel::RowReduction reduction{.rows = n, .outputs = hidden, .segments = shard.segments, .partials = partials,
-                                         .bias = or_null(bias), .y = output_.as<Bf16>(), .finished = finished};
+  const parallel::RowReduction reduction{.rows = n,
+                                         .outputs = hidden,
+                                         .segments = shard.segments,
+                                         .partials = partials,
+                                         .bias = or_null(bias),
+                                         .y = output_.as<Bf16>(),
+                                         .finished = finished};
   if (trace_ || !end.next_norm) {
     all_reduce_.run(reduction);
     if (trace_) trace_->record(end.output, end.layer, output_.as<Bf16>(), hidden, 0, hidden);
     return add_block(end, n);
   }
-  all_reduce_.run(reduction, {.x = x_.as<Bf16>(), .weight = end.next_norm, .epsilon = config_.rms_norm_eps,
-                              .normed = normed_.as<Bf16>()});
+  all_reduce_.run(reduction,
+                  {.x = x_.as<Bf16>(), .weight = end.next_norm, .epsilon = config_.rms_norm_eps, .normed = normed_.as<Bf16>()});
 }
 
-void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWeights& w, KvPages& pages,
-                              const Bf16* next_norm) {
+void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWeights& w, KvPages& pages, const Bf16* next_norm) {
   const int64_t n = rows.size(), hidden = config_.hidden_size, hd = config_.head_dim;
   const int64_t q_width = shard_.o.k.size(), kv_width = shard_.kv_heads.size() * hd, stride = q_width + 2 * kv_width;
   if (trace_) trace_->record(ATTENTION_NORM, layer, normed_.as<Bf16>(), hidden, 0, hidden);
@@ -307,12 +343,26 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
     Bf16* q = room<Bf16>(device_, qkv_, n * stride);
     Bf16* k = q + q_width;
     Bf16* v = k + kv_width;
-    linear_column(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.qkv, .bias = or_null(w.qkv_bias),
-                            .y = q, .y_stride = stride});
-    prepare_heads(device_, {.rows = n, .query_heads = shard_.query_heads.size(), .kv_heads = shard_.kv_heads.size(),
-                            .head_dim = hd, .qkv = q, .stride = stride, .q_weight = or_null(w.q_norm),
-                            .k_weight = or_null(w.k_norm), .epsilon = config_.rms_norm_eps, .positions = inputs_.positions(),
-                            .table = &rope_, .pages = &pages, .slots = inputs_.slots()});
+    linear_column(device_, {.rows = n,
+                            .x = normed_.as<Bf16>(),
+                            .x_stride = hidden,
+                            .weights = &w.qkv,
+                            .bias = or_null(w.qkv_bias),
+                            .y = q,
+                            .y_stride = stride});
+    prepare_heads(device_, {.rows = n,
+                            .query_heads = shard_.query_heads.size(),
+                            .kv_heads = shard_.kv_heads.size(),
+                            .head_dim = hd,
+                            .qkv = q,
+                            .stride = stride,
+                            .q_weight = or_null(w.q_norm),
+                            .k_weight = or_null(w.k_norm),
+                            .epsilon = config_.rms_norm_eps,
+                            .positions = inputs_.positions(),
+                            .table = &rope_,
+                            .pages = &pages,
+                            .slots = inputs_.slots()});
     if (trace_) {
       const int64_t own = (shard_.owned_kv_heads.begin - shard_.kv_heads.begin) * hd;
       trace_->record(QUERY, layer, q, stride, shard_.o.k.begin, q_width);
@@ -320,12 +370,27 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
       trace_->record(VALUE, layer, v + own, stride, shard_.owned_kv_heads.begin * hd, shard_.owned_kv_heads.size() * hd);
     }
     Bf16* y = room<Bf16>(device_, attended_, n * q_width);
-    attention(device_, {.query_heads = shard_.query_heads.size(), .head_dim = hd, .q = q, .q_stride = stride, .step = &step_,
-                        .kv_head_of = shard_.kv_head_of, .pages = &pages, .window = config_.window_of(layer),
-                        .scale = numerics::div(1.0f, numerics::sqrt(static_cast<float>(hd))), .y = y, .y_stride = q_width});
+    attention(device_, {.query_heads = shard_.query_heads.size(),
+                        .head_dim = hd,
+                        .q = q,
+                        .q_stride = stride,
+                        .step = &step_,
+                        .kv_head_of = shard_.kv_head_of,
+                        .pages = &pages,
+                        .window = config_.window_of(layer),
+                        .scale = numerics::div(1.0f, numerics::sqrt(static_cast<float>(hd))),
+                        .y = y,
+                        .y_stride = q_width});
     if (trace_) trace_->record(ATTENTION, layer, y, q_width, shard_.o.k.begin, q_width);
-    finished = multiply_row({.rows = n, .x = y, .x_stride = q_width, .weights = &w.o, .segments = shard_.o.segments,
-                             .first = shard_.o.first, .last = shard_.o.last, .nodes = shard_.o.nodes, .partials = partials},
+    finished = multiply_row({.rows = n,
+                             .x = y,
+                             .x_stride = q_width,
+                             .weights = &w.o,
+                             .segments = shard_.o.segments,
+                             .first = shard_.o.first,
+                             .last = shard_.o.last,
+                             .nodes = shard_.o.nodes,
+                             .partials = partials},
                             w.o_bias);
   }
   reduce_and_add(shard_.o, n, partials, finished, w.o_bias, {layer, ATTENTION_OUTPUT, ATTENTION_RESIDUAL, next_norm});
@@ -337,11 +402,22 @@ void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const
   bool finished = false;
   if (width > 0) {
     Bf16* y = room<Bf16>(device_, activation_, n * width);
-    linear_gated(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.gate_up,
-                           .both = room<Bf16>(device_, gate_up_, n * w.gate_up.matrix().outputs()), .y = y, .y_stride = width});
+    linear_gated(device_, {.rows = n,
+                           .x = normed_.as<Bf16>(),
+                           .x_stride = hidden,
+                           .weights = &w.gate_up,
+                           .both = room<Bf16>(device_, gate_up_, n * w.gate_up.matrix().outputs()),
+                           .y = y,
+                           .y_stride = width});
     if (trace_) trace_->record(MLP_ACTIVATION, layer, y, width, shard_.down.k.begin, width);
-    finished = multiply_row({.rows = n, .x = y, .x_stride = width, .weights = &w.down, .segments = shard_.down.segments,
-                             .first = shard_.down.first, .last = shard_.down.last, .nodes = shard_.down.nodes,
+    finished = multiply_row({.rows = n,
+                             .x = y,
+                             .x_stride = width,
+                             .weights = &w.down,
+                             .segments = shard_.down.segments,
+                             .first = shard_.down.first,
+                             .last = shard_.down.last,
+                             .nodes = shard_.down.nodes,
                              .partials = partials},
                             w.down_bias);
   }
@@ -355,11 +431,17 @@ void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, c
   int32_t* ids = room<int32_t>(device_, ids_, n * top_k);
   float* weights = room<float>(device_, weights_of_, n * top_k);
   if (n > 0) {
-    linear_column(device_, {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.router, .y_fp32 = scores,
-                            .y_stride = experts});
+    linear_column(
+        device_,
+        {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.router, .y_fp32 = scores, .y_stride = experts});
   }
-  const Router router{.rows = n, .experts = experts, .top_k = top_k, .renormalise = config_.moe.norm_topk_prob, .logits = scores,
-                      .ids = ids, .weights = weights};
+  const Router router{.rows = n,
+                      .experts = experts,
+                      .top_k = top_k,
+                      .renormalise = config_.moe.norm_topk_prob,
+                      .logits = scores,
+                      .ids = ids,
+                      .weights = weights};
   if (experts_at_home_ && !trace_) {  // a trace wants the rows' places on the host
     if (n == 0) return;
     moe_at_home(n, held_[local_layer], router);
@@ -379,16 +461,28 @@ void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, c
     std::vector<const ExpertWeights*> held;
     for (const ExpertWeights& e : w.experts) held.push_back(&e);
     if (!shard_.expert.k.empty())
-      expert_mlp(device_, {.offsets = here.offsets, .experts = held, .x = here.x, .hidden = hidden,
-                           .segments = shard_.expert.segments, .first = shard_.expert.first, .last = shard_.expert.last,
-                           .nodes = shard_.expert.nodes, .partials = partials, .scratch = &expert_scratch_});
+      expert_mlp(device_, {.offsets = here.offsets,
+                           .experts = held,
+                           .x = here.x,
+                           .hidden = hidden,
+                           .segments = shard_.expert.segments,
+                           .first = shard_.expert.first,
+                           .last = shard_.expert.last,
+                           .nodes = shard_.expert.nodes,
+                           .partials = partials,
+                           .scratch = &expert_scratch_});
     all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results});
   }
   const parallel::ReturnedRows home = exchange_.combine_return(results);
   if (trace_) trace_experts(n, layer, home);
   if (n == 0) return;
-  combine(device_, {.rows = n, .width = hidden, .top_k = top_k, .expert_rows = home.expert_rows, .row_of = home.row_of,
-                    .weights = weights, .y = output_.as<Bf16>()});
+  combine(device_, {.rows = n,
+                    .width = hidden,
+                    .top_k = top_k,
+                    .expert_rows = home.expert_rows,
+                    .row_of = home.row_of,
+                    .weights = weights,
+                    .y = output_.as<Bf16>()});
   if (trace_) trace_->record(MLP_OUTPUT, layer, output_.as<Bf16>(), hidden, 0, hidden);
   add_block({layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm}, n);
 }
@@ -399,21 +493,45 @@ void Decoder::moe_at_home(int64_t n, const HeldExperts& held, const Router& rout
   int64_t* offsets = room<int64_t>(device_, expert_order_, experts + 1 + rows + (rows + 1) / 2);
   int64_t* row_of = offsets + experts + 1;
   int32_t* token_of = reinterpret_cast<int32_t*>(row_of + rows);
-  route_in_order(device_, router, {.rows = n, .top_k = top_k, .experts = experts, .ids = router.ids, .offsets = offsets,
-                                   .row_of = row_of, .token_of = token_of});
+  route_in_order(device_, router,
+                 {.rows = n,
+                  .top_k = top_k,
+                  .experts = experts,
+                  .ids = router.ids,
+                  .offsets = offsets,
+                  .row_of = row_of,
+                  .token_of = token_of});
   Bf16* results = room<Bf16>(device_, moved_, rows * hidden);
   float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.expert.nodes.size()) * rows * hidden);
   const bool finished = !shard_.expert.k.empty() && root_alone(shard_.expert.nodes);
   if (!shard_.expert.k.empty())
-    expert_mlp(device_, {.offsets_on_device = offsets, .rows = rows, .experts = held.weights, .table = &held.table,
-                         .x = normed_.as<Bf16>(), .index = token_of, .hidden = hidden, .segments = shard_.expert.segments,
-                         .first = shard_.expert.first, .last = shard_.expert.last, .nodes = shard_.expert.nodes,
+    expert_mlp(device_, {.offsets_on_device = offsets,
+                         .rows = rows,
+                         .experts = held.weights,
+                         .table = &held.table,
+                         .x = normed_.as<Bf16>(),
+                         .index = token_of,
+                         .hidden = hidden,
+                         .segments = shard_.expert.segments,
+                         .first = shard_.expert.first,
+                         .last = shard_.expert.last,
+                         .nodes = shard_.expert.nodes,
                          .partials = partials,
-                         .y = finished ? results : nullptr, .scratch = &expert_scratch_});
-  all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results,
+                         .y = finished ? results : nullptr,
+                         .scratch = &expert_scratch_});
+  all_reduce_.run({.rows = rows,
+                   .outputs = hidden,
+                   .segments = shard_.expert.segments,
+                   .partials = partials,
+                   .y = results,
                    .finished = finished});
-  combine(device_, {.rows = n, .width = hidden, .top_k = top_k, .expert_rows = results, .row_of = row_of,
-                    .weights = router.weights, .y = output_.as<Bf16>()});
+  combine(device_, {.rows = n,
+                    .width = hidden,
+                    .top_k = top_k,
+                    .expert_rows = results,
+                    .row_of = row_of,
+                    .weights = router.weights,
+                    .y = output_.as<Bf16>()});
 }
 
 // Slot by slot, as columns [slot * hidden, (slot + 1) * hidden) of one wide row a token.
@@ -434,16 +552,27 @@ void Decoder::trace_experts(int64_t n, int64_t layer, const parallel::ReturnedRo
 const float* Decoder::logits_of(const StepRows& rows, int64_t first, int64_t count) {
   const int64_t hidden = config_.hidden_size, mine = shard_.vocabulary.size(), bytes = hidden * int64_t{sizeof(Bf16)};
   Bf16* y = normed_.as<Bf16>();
-  gather_rows(device_, {.count = count, .row_bytes = bytes, .from = x_.data(), .from_stride = bytes,
-                        .index = inputs_.logits() + first, .to = y, .to_stride = bytes});
-  rms_norm(device_, {.rows = count, .width = hidden, .x = y, .x_stride = hidden, .weight = weights_.final_norm.data(),
-                     .epsilon = config_.rms_norm_eps, .y = y, .y_stride = hidden});
+  gather_rows(device_, {.count = count,
+                        .row_bytes = bytes,
+                        .from = x_.data(),
+                        .from_stride = bytes,
+                        .index = inputs_.logits() + first,
+                        .to = y,
+                        .to_stride = bytes});
+  rms_norm(device_, {.rows = count,
+                     .width = hidden,
+                     .x = y,
+                     .x_stride = hidden,
+                     .weight = weights_.final_norm.data(),
+                     .epsilon = config_.rms_norm_eps,
+                     .y = y,
+                     .y_stride = hidden});
   // Over peer memory the sampling rank's share goes to its place among the whole rows at once.
   const bool in_place = peer_ && tp_.index() == 0;
   float* part = in_place ? peer_->whole() : room<float>(device_, logits_, count * mine);
   const int64_t stride = in_place ? config_.vocab_size : mine;
-  linear_column(device_, {.rows = count, .x = y, .x_stride = hidden, .weights = weights_.head.get(), .y_fp32 = part,
-                          .y_stride = stride});
+  linear_column(device_,
+                {.rows = count, .x = y, .x_stride = hidden, .weights = weights_.head.get(), .y_fp32 = part, .y_stride = stride});
   if (trace_) {
     const std::vector<int64_t> block(rows.logits.begin() + first, rows.logits.begin() + first + count);
     trace_->record(FINAL_NORM, -1, y, hidden, 0, hidden, &block);
@@ -456,8 +585,12 @@ const float* Decoder::logits_over_peers(const StepRows& rows, int64_t first, int
   const float* part = logits_of(rows, first, count);
   if constexpr (kCudaBuilt)
     peer_->run([&] {
-      cuda::peer_shards(device_, peer_->view(), {.rows = count, .stride = config_.vocab_size, .column = shard_.vocabulary.begin,
-                                                 .width = shard_.vocabulary.size(), .part = part});
+      cuda::peer_shards(device_, peer_->view(),
+                        {.rows = count,
+                         .stride = config_.vocab_size,
+                         .column = shard_.vocabulary.begin,
+                         .width = shard_.vocabulary.size(),
+                         .part = part});
     });
   return peer_->whole();
 }

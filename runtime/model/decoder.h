@@ -23,8 +23,8 @@
 namespace invar {
 
 struct KvSize {
-  int64_t pages = 0;      // per home; equal on each rank of a replica
-  int64_t page_size = 16; // token slots; a multiple of 16
+  int64_t pages = 0;       // per home; equal on each rank of a replica
+  int64_t page_size = 16;  // token slots; a multiple of 16
 };
 // Bytes of one page on the rank that needs most, so that all ranks agree on the number of pages without asking.
 int64_t kv_page_bytes(const ModelConfig& config, const Layout& layout, int64_t page_size);
@@ -94,8 +94,8 @@ class Decoder {
   const float* logits_of(const StepRows& rows, int64_t first, int64_t count);
   // The whole rows, on the rank that samples; null on the others. Over peer memory only.
   const float* logits_over_peers(const StepRows& rows, int64_t first, int64_t count);
-  // Decode steps that nothing on the host interrupts, queued as one piece once a step of the same size has been seen. Returns false
-  // if this step is none.
+  // Decode steps that nothing on the host interrupts, queued as one piece once a step of the same size has been seen. Returns
+  // false if this step is none.
   bool run_recorded(const StepRows& rows, const LogitsSink& sink);
   // Into partials; or, where that is one pass, the whole result into output_: then true.
   bool multiply_row(RowLinear linear, const DeviceArray<Bf16>& bias);

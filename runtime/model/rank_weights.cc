@@ -47,13 +47,14 @@ class Loader {
 
   // Rows row x columns col of a tensor become outputs from `first_output` on.
   void pack(PackedWeights& into, int64_t first_output, const std::string& name, Range row, Range col) {
-    pack(name, row, col,
-         [&](int64_t first, const Bf16* rows, int64_t count, int64_t stride) { into.pack_rows(first_output + first, rows, count, stride); });
+    pack(name, row, col, [&](int64_t first, const Bf16* rows, int64_t count, int64_t stride) {
+      into.pack_rows(first_output + first, rows, count, stride);
+    });
   }
 
  private:
-  // take(first, rows, count, stride): that many rows from `first` of the range on; first is a multiple of 32. The device's threads
-  // read side by side.
+  // take(first, rows, count, stride): that many rows from `first` of the range on; first is a multiple of 32. The device's
+  // threads read side by side.
   template <class Take>
   void pack(const std::string& name, Range row, Range col, const Take& take) {
     if (row.empty() || col.empty()) return;
@@ -103,8 +104,7 @@ void load_attention(Loader& load, const ModelConfig& c, const ModelShard& s, con
   load.pack(w.qkv, 0, names.q_weight(layer), q, all);
   load.pack(w.qkv, q.size(), names.k_weight(layer), kv, all);
   load.pack(w.qkv, q.size() + kv.size(), names.v_weight(layer), kv, all);
-  if (c.qkv_bias)
-    w.qkv_bias = load.vector({{names.q_bias(layer), q}, {names.k_bias(layer), kv}, {names.v_bias(layer), kv}});
+  if (c.qkv_bias) w.qkv_bias = load.vector({{names.q_bias(layer), q}, {names.k_bias(layer), kv}, {names.v_bias(layer), kv}});
   if (c.qk_norm) {
     w.q_norm = load.vector(names.q_norm(layer), hd);
     w.k_norm = load.vector(names.k_norm(layer), hd);
@@ -147,8 +147,10 @@ int64_t rank_weight_elements(const ModelConfig& c, const ModelShard& s) {
   int64_t n = 0;
   for (int64_t l = s.layers.begin; l < s.layers.end; ++l) {
     n += 2 * h + (s.o.k.size() + 2 * s.kv_heads.size() * hd) * h + s.o.k.size() * h;
-    if (c.moe_layer[l]) n += c.moe.num_experts * h + s.experts.size() * 3 * s.expert.k.size() * h;
-    else n += 3 * s.down.k.size() * h;
+    if (c.moe_layer[l])
+      n += c.moe.num_experts * h + s.experts.size() * 3 * s.expert.k.size() * h;
+    else
+      n += 3 * s.down.k.size() * h;
   }
   const bool shared = c.tie_word_embeddings && s.first_stage && s.last_stage;
   if (s.first_stage) n += s.vocabulary.size() * h;
@@ -170,8 +172,10 @@ absl::StatusOr<RankWeights> load_rank_weights(const Device& device, const ModelC
     LayerWeights& layer = w.layers.emplace_back();
     load_attention(load, c, s, names, l, layer);
     layer.post_attention_norm = load.vector(names.post_attention_norm(l), c.hidden_size);
-    if (c.moe_layer[l]) load_experts(load, c, s, names, l, layer);
-    else load_dense_mlp(load, c, s, names, l, layer);
+    if (c.moe_layer[l])
+      load_experts(load, c, s, names, l, layer);
+    else
+      load_dense_mlp(load, c, s, names, l, layer);
   }
   if (s.last_stage) {
     w.final_norm = load.vector(names.final_norm(), c.hidden_size);

@@ -23,9 +23,9 @@ struct LayerWeights {
   PackedWeights o;                                    // [hidden][query heads * head_dim]
   DeviceArray<Bf16> o_bias;                           // whole; added after the tree
   // Dense MLP ...
-  GatedWeights gate_up;            // [local intermediate][hidden] twice, with their biases
-  PackedWeights down;              // [hidden][local intermediate]
-  DeviceArray<Bf16> down_bias;     // whole
+  GatedWeights gate_up;         // [local intermediate][hidden] twice, with their biases
+  PackedWeights down;           // [hidden][local intermediate]
+  DeviceArray<Bf16> down_bias;  // whole
   // ... or experts.
   bool moe = false;
   PackedWeights router;  // [experts][hidden], whole on every rank

@@ -30,11 +30,11 @@ struct ModelShard {
   bool first_stage = false;  // embeds
   bool last_stage = false;   // holds the final norm and the head
 
-  RowShard o;         // K = query heads * head_dim
-  RowShard down;      // K = intermediate size of the dense MLP
-  RowShard expert;    // K = intermediate size of one expert; K = 0 in a dense model
-  Range query_heads;  // the heads of o.k
-  Range kv_heads;     // those the query heads read; ranks may share one
+  RowShard o;                       // K = query heads * head_dim
+  RowShard down;                    // K = intermediate size of the dense MLP
+  RowShard expert;                  // K = intermediate size of one expert; K = 0 in a dense model
+  Range query_heads;                // the heads of o.k
+  Range kv_heads;                   // those the query heads read; ranks may share one
   Range owned_kv_heads;             // each KV head has exactly one owner among the ranks: for traces
   std::vector<int32_t> kv_head_of;  // per local query head: local KV head
   Range vocabulary;                 // rows of embedding and head

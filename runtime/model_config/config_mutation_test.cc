@@ -57,11 +57,21 @@ std::string mutate(std::string text, std::mt19937_64& random) {
   for (int i = 0; i < changes && !text.empty(); ++i) {
     const size_t at = random() % text.size();
     switch (random() % 6) {
-      case 0: text[at] = static_cast<char>(random()); break;
-      case 1: text[at] = static_cast<char>('0' + random() % 10); break;
-      case 2: text.insert(at, kPieces[random() % std::size(kPieces)]); break;
-      case 3: text.erase(at, 1 + random() % 12); break;
-      case 4: text.resize(at); break;
+      case 0:
+        text[at] = static_cast<char>(random());
+        break;
+      case 1:
+        text[at] = static_cast<char>('0' + random() % 10);
+        break;
+      case 2:
+        text.insert(at, kPieces[random() % std::size(kPieces)]);
+        break;
+      case 3:
+        text.erase(at, 1 + random() % 12);
+        break;
+      case 4:
+        text.resize(at);
+        break;
       default: {  // another value after a colon
         const size_t colon = text.find(':', at);
         if (colon == std::string::npos) break;

@@ -62,7 +62,8 @@ void rope_values(std::string* out) {
   uint64_t hash = 0;
   for (int64_t position = 0; position < table->positions(); ++position)
     for (int64_t i = 0; i < 2 * table->half(); ++i)
-      hash += numerics::hash_element(static_cast<uint64_t>(position * 2 * table->half() + i), numerics::float_bits(table->cosine(position)[i]));
+      hash += numerics::hash_element(static_cast<uint64_t>(position * 2 * table->half() + i),
+                                     numerics::float_bits(table->cosine(position)[i]));
   line(out, "rope", static_cast<int64_t>(hash));
 }
 

@@ -15,13 +15,15 @@ namespace {
 
 std::string recomputed_digest(const v1::Receipt& r) {
   ResponseChain chain(r.numerics_id(), r.model_digest(),
-                      {r.prompt_token_ids().data(), static_cast<size_t>(r.prompt_token_ids_size())}, r.sampling_params(), r.choice());
+                      {r.prompt_token_ids().data(), static_cast<size_t>(r.prompt_token_ids_size())}, r.sampling_params(),
+                      r.choice());
   for (int i = 0; i < r.output_token_ids_size(); ++i) chain.append(r.output_token_ids(i), r.logits_hashes(i));
   return chain.head();
 }
 
 absl::Status missing(std::string_view field) {
-  return absl::InvalidArgumentError(message("receipt: sampling_params.", field, " is missing; effective values must all be there"));
+  return absl::InvalidArgumentError(
+      message("receipt: sampling_params.", field, " is missing; effective values must all be there"));
 }
 
 absl::Status check_sampling(const v1::SamplingParams& s) {
@@ -34,10 +36,12 @@ absl::Status check_sampling(const v1::SamplingParams& s) {
   if (!s.has_presence_penalty()) return missing("presence_penalty");
   if (!s.has_frequency_penalty()) return missing("frequency_penalty");
   if (!s.has_seed()) return missing("seed");
-  const std::pair<const char*, float> floats[] = {
-      {"temperature", s.temperature()},           {"top_p", s.top_p()},
-      {"min_p", s.min_p()},                       {"repetition_penalty", s.repetition_penalty()},
-      {"presence_penalty", s.presence_penalty()}, {"frequency_penalty", s.frequency_penalty()}};
+  const std::pair<const char*, float> floats[] = {{"temperature", s.temperature()},
+                                                  {"top_p", s.top_p()},
+                                                  {"min_p", s.min_p()},
+                                                  {"repetition_penalty", s.repetition_penalty()},
+                                                  {"presence_penalty", s.presence_penalty()},
+                                                  {"frequency_penalty", s.frequency_penalty()}};
   for (const auto& [field, value] : floats)
     if (!std::isfinite(value)) return absl::InvalidArgumentError(message("receipt: sampling_params.", field, " = ", value));
   return absl::OkStatus();
@@ -59,16 +63,16 @@ ReceiptVerdict first_difference(const v1::Receipt& r, const Recomputed& c) {
     if (r.logits_hashes(i) != c.logits_hashes[i])
       return {ReceiptDifference::kLogitsHash, i,
               message("output position ", i, ": the logits differ (hash ", hash_text(r.logits_hashes(i)), " in the receipt, ",
-                           hash_text(c.logits_hashes[i]), " recomputed)")};
+                      hash_text(c.logits_hashes[i]), " recomputed)")};
     if (r.output_token_ids(i) != c.draws[i])
       return {ReceiptDifference::kToken, i,
               message("output position ", i, ": token ", r.output_token_ids(i), " in the receipt, ", c.draws[i],
-                           " is drawn from the same logits")};
+                      " is drawn from the same logits")};
   }
   if (r.output_token_ids_size() != r.logits_hashes_size() || have != computed)
     return {ReceiptDifference::kLength, std::min(have, computed),
-            message("the receipt holds ", r.output_token_ids_size(), " tokens and ", r.logits_hashes_size(), " hashes, ", computed,
-                         " positions were recomputed")};
+            message("the receipt holds ", r.output_token_ids_size(), " tokens and ", r.logits_hashes_size(), " hashes, ",
+                    computed, " positions were recomputed")};
   return {};
 }
 
@@ -120,23 +124,30 @@ absl::Status check_receipt(const v1::Receipt& r) {
     return absl::InvalidArgumentError(message("receipt: choice = ", r.choice(), " of n = ", r.sampling_params().n()));
   if (r.output_token_ids_size() != r.logits_hashes_size())
     return absl::InvalidArgumentError(message("receipt: logits_hashes has ", r.logits_hashes_size(), " entries for ",
-                                                   r.output_token_ids_size(), " output_token_ids"));
+                                              r.output_token_ids_size(), " output_token_ids"));
   const std::string digest = recomputed_digest(r);
   if (digest != r.response_digest())
     return absl::InvalidArgumentError(message("receipt: response_digest = \"", absl::CHexEscape(r.response_digest()),
-                                                   "\", the chain over its own contents ends in ", digest));
+                                              "\", the chain over its own contents ends in ", digest));
   return absl::OkStatus();
 }
 
 std::string_view name(ReceiptDifference difference) {
   switch (difference) {
-    case ReceiptDifference::kNone: return "none";
-    case ReceiptDifference::kNumericsId: return "numerics id";
-    case ReceiptDifference::kModelDigest: return "model digest";
-    case ReceiptDifference::kLength: return "length";
-    case ReceiptDifference::kLogitsHash: return "logits hash";
-    case ReceiptDifference::kToken: return "token";
-    case ReceiptDifference::kChain: return "chain";
+    case ReceiptDifference::kNone:
+      return "none";
+    case ReceiptDifference::kNumericsId:
+      return "numerics id";
+    case ReceiptDifference::kModelDigest:
+      return "model digest";
+    case ReceiptDifference::kLength:
+      return "length";
+    case ReceiptDifference::kLogitsHash:
+      return "logits hash";
+    case ReceiptDifference::kToken:
+      return "token";
+    case ReceiptDifference::kChain:
+      return "chain";
   }
   return "unknown";
 }
@@ -149,14 +160,16 @@ ReceiptVerdict compare_receipt(const v1::Receipt& receipt, const Recomputed& rec
     return {ReceiptDifference::kNumericsId, first.position,
             message("the receipt's numerics id is ", receipt.numerics_id(), ", recomputed with ", recomputed.numerics_id, where)};
   if (receipt.model_digest() != recomputed.model_digest)
-    return {ReceiptDifference::kModelDigest, first.position,
-            message("the receipt's model digest is ", receipt.model_digest(), ", recomputed with ", recomputed.model_digest, where)};
+    return {
+        ReceiptDifference::kModelDigest, first.position,
+        message("the receipt's model digest is ", receipt.model_digest(), ", recomputed with ", recomputed.model_digest, where)};
   if (!first.equal()) return first;
   if (const std::string digest = recomputed_digest(receipt); digest != receipt.response_digest())
     return {ReceiptDifference::kChain, receipt.output_token_ids_size(),
             message("all ", receipt.output_token_ids_size(), " tokens and hashes agree, but response_digest = \"",
-                         absl::CHexEscape(receipt.response_digest()), "\" is not the head of their chain (", digest, ")")};
-  return {ReceiptDifference::kNone, -1, message("equal: ", receipt.output_token_ids_size(), " tokens, digest ", receipt.response_digest())};
+                    absl::CHexEscape(receipt.response_digest()), "\" is not the head of their chain (", digest, ")")};
+  return {ReceiptDifference::kNone, -1,
+          message("equal: ", receipt.output_token_ids_size(), " tokens, digest ", receipt.response_digest())};
 }
 
 }  // namespace invar

@@ -30,8 +30,9 @@ const std::vector<int32_t> kOutput = {10, 20, 30, 40};
 const std::vector<uint64_t> kHashes = {0xffffffffffffff01ull, 2, 3, 4};
 
 void rehash(v1::Receipt* r) {
-  ResponseChain chain(r->numerics_id(), r->model_digest(), std::vector<int32_t>(r->prompt_token_ids().begin(), r->prompt_token_ids().end()),
-                      r->sampling_params(), r->choice());
+  ResponseChain chain(r->numerics_id(), r->model_digest(),
+                      std::vector<int32_t>(r->prompt_token_ids().begin(), r->prompt_token_ids().end()), r->sampling_params(),
+                      r->choice());
   for (int i = 0; i < r->output_token_ids_size(); ++i) chain.append(r->output_token_ids(i), r->logits_hashes(i));
   r->set_response_digest(chain.head());
 }

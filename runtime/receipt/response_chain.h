@@ -16,8 +16,9 @@ namespace invar {
 //
 // Draw parameters are those that can change a draw: temperature, the three penalties, and, unless temperature is 0 (greedy),
 // top_k, top_p, min_p and seed; and, where a request has them, guided_*, logit_bias, allowed_token_ids, bad_words and min_tokens
-// (with what they say of the end). What only decides when an answer ends (max_tokens, stops) is not in it: the answer is. Hence the
-// digest of a greedy answer does not depend on the server's default seed, and a longer answer continues a shorter one's chain.
+// (with what they say of the end). What only decides when an answer ends (max_tokens, stops) is not in it: the answer is. Hence
+// the digest of a greedy answer does not depend on the server's default seed, and a longer answer continues a shorter one's
+// chain.
 class ResponseChain {
  public:
   // `effective`: sampling parameters with every field set.

@@ -137,8 +137,12 @@ void DecoderRun::feed(size_t i, std::string_view text) {
       if (state.tokens > 0) feed(i + 1, " ");
       feed(i + 1, text);
       break;
-    case Decoder::Kind::kFuse: feed(i + 1, text); break;
-    case Decoder::Kind::kStrip: strip(i, text); break;
+    case Decoder::Kind::kFuse:
+      feed(i + 1, text);
+      break;
+    case Decoder::Kind::kStrip:
+      strip(i, text);
+      break;
     case Decoder::Kind::kMetaspace:
       feed(i + 1, replace_all(text, step.pattern, step.drop_in_first && state.tokens == 0 ? "" : step.content));
       break;
@@ -150,7 +154,8 @@ void DecoderRun::feed(size_t i, std::string_view text) {
       }
       [[fallthrough]];
     case Decoder::Kind::kByteLevel:
-    case Decoder::Kind::kByteFallback: state.held += text;
+    case Decoder::Kind::kByteFallback:
+      state.held += text;
   }
 }
 
@@ -160,7 +165,8 @@ void DecoderRun::end_token(size_t i) {
   State& state = states_[i];
   ++state.tokens;
   switch (step.kind) {
-    case Decoder::Kind::kFuse: return;  // the one token it makes ends in finish()
+    case Decoder::Kind::kFuse:
+      return;  // the one token it makes ends in finish()
     case Decoder::Kind::kByteLevel: {
       append_token_bytes(state.held, state.bytes);
       state.held.clear();
@@ -191,7 +197,8 @@ void DecoderRun::end_token(size_t i) {
       state.to_strip = step.start;
       break;
     case Decoder::Kind::kSpaced:
-    case Decoder::Kind::kMetaspace: break;
+    case Decoder::Kind::kMetaspace:
+      break;
   }
   end_token(i + 1);
 }
@@ -238,9 +245,14 @@ void DecoderRun::finish() {
         end_token(i + 1);
         break;
       }
-      case Decoder::Kind::kFuse: end_token(i + 1); break;
-      case Decoder::Kind::kByteFallback: flush_bytes(i); break;
-      default: break;
+      case Decoder::Kind::kFuse:
+        end_token(i + 1);
+        break;
+      case Decoder::Kind::kByteFallback:
+        flush_bytes(i);
+        break;
+      default:
+        break;
     }
     state = State();
     state.to_strip = decoder_->steps_[i].start;

@@ -1,6 +1,7 @@
 #include "runtime/tokenizer/fields.h"
 
 #include <algorithm>
+
 #include "runtime/tokenizer/strings.h"
 
 namespace invar::tokenizer {

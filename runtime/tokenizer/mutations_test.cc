@@ -45,11 +45,21 @@ std::string damaged_bytes(std::string file, Random& random) {
   for (size_t n = 1 + below(random, 4); n > 0 && !file.empty(); --n) {
     const size_t at = below(random, file.size());
     switch (below(random, 5)) {
-      case 0: file[at] = static_cast<char>(random()); break;
-      case 1: file[at] = kBytes[below(random, kBytes.size())]; break;
-      case 2: file.erase(at, 1 + below(random, 40)); break;
-      case 3: file.insert(at, file.substr(below(random, file.size()), below(random, 60))); break;
-      case 4: file.resize(at); break;
+      case 0:
+        file[at] = static_cast<char>(random());
+        break;
+      case 1:
+        file[at] = kBytes[below(random, kBytes.size())];
+        break;
+      case 2:
+        file.erase(at, 1 + below(random, 40));
+        break;
+      case 3:
+        file.insert(at, file.substr(below(random, file.size()), below(random, 60)));
+        break;
+      case 4:
+        file.resize(at);
+        break;
     }
   }
   return file;

@@ -102,13 +102,27 @@ absl::StatusOr<std::string> Normalizer::apply(std::string text, const MatchBudge
   for (const Step& step : steps_) {
     absl::StatusOr<std::string> next;
     switch (step.kind) {
-      case Kind::kNfc: next = unicode_form(std::move(text), icu::Normalizer2::getNFCInstance); break;
-      case Kind::kNfd: next = unicode_form(std::move(text), icu::Normalizer2::getNFDInstance); break;
-      case Kind::kNfkc: next = unicode_form(std::move(text), icu::Normalizer2::getNFKCInstance); break;
-      case Kind::kNfkd: next = unicode_form(std::move(text), icu::Normalizer2::getNFKDInstance); break;
-      case Kind::kLowercase: next = lowercase(text); break;
-      case Kind::kStrip: next = strip(std::move(text), step.left, step.right); break;
-      case Kind::kPrepend: next = text.empty() ? std::string() : step.content + text; break;
+      case Kind::kNfc:
+        next = unicode_form(std::move(text), icu::Normalizer2::getNFCInstance);
+        break;
+      case Kind::kNfd:
+        next = unicode_form(std::move(text), icu::Normalizer2::getNFDInstance);
+        break;
+      case Kind::kNfkc:
+        next = unicode_form(std::move(text), icu::Normalizer2::getNFKCInstance);
+        break;
+      case Kind::kNfkd:
+        next = unicode_form(std::move(text), icu::Normalizer2::getNFKDInstance);
+        break;
+      case Kind::kLowercase:
+        next = lowercase(text);
+        break;
+      case Kind::kStrip:
+        next = strip(std::move(text), step.left, step.right);
+        break;
+      case Kind::kPrepend:
+        next = text.empty() ? std::string() : step.content + text;
+        break;
       case Kind::kReplace: {
         std::vector<Span> spans;
         if (auto status = step.pattern->find_all(text, budget, spans); !status.ok()) return status;

@@ -144,24 +144,42 @@ absl::StatusOr<PatternItem> read_escape(std::string_view pattern, size_t& at, bo
   at += c.length;
   if (c.value >= 0x80) return literal(c.value);
   switch (c.value) {
-    case 't': return literal('\t');
-    case 'n': return literal('\n');
-    case 'r': return literal('\r');
-    case 'f': return literal('\f');
-    case 'v': return literal('\v');
-    case 'a': return literal('\a');
-    case 'e': return literal(0x1B);
-    case 's': return set(kSpace);
-    case 'S': return set(kSpace, true);
-    case 'd': return set("\\p{Nd}");
-    case 'D': return set("\\P{Nd}");
-    case 'w': return set(in_class ? kWordInClass : kWord);
-    case 'W': return set(in_class ? kWordInClass : kWord, true);
-    case 'h': return set(kHex);
-    case 'H': return set(kHex, true);
-    case 'p': return read_property(pattern, at, false);
-    case 'P': return read_property(pattern, at, true);
-    case 'u': return read_hex(pattern, at, 4, 0xFFFF);
+    case 't':
+      return literal('\t');
+    case 'n':
+      return literal('\n');
+    case 'r':
+      return literal('\r');
+    case 'f':
+      return literal('\f');
+    case 'v':
+      return literal('\v');
+    case 'a':
+      return literal('\a');
+    case 'e':
+      return literal(0x1B);
+    case 's':
+      return set(kSpace);
+    case 'S':
+      return set(kSpace, true);
+    case 'd':
+      return set("\\p{Nd}");
+    case 'D':
+      return set("\\P{Nd}");
+    case 'w':
+      return set(in_class ? kWordInClass : kWord);
+    case 'W':
+      return set(in_class ? kWordInClass : kWord, true);
+    case 'h':
+      return set(kHex);
+    case 'H':
+      return set(kHex, true);
+    case 'p':
+      return read_property(pattern, at, false);
+    case 'P':
+      return read_property(pattern, at, true);
+    case 'u':
+      return read_hex(pattern, at, 4, 0xFFFF);
     case 'x':
       if (at < pattern.size() && pattern[at] == '{') {
         const size_t close = pattern.find('}', ++at);

@@ -91,7 +91,8 @@ absl::StatusOr<Trace> read_trace(const std::string& prefix) {
         std::all_of(file.begin() + static_cast<long>(stem.size()), file.end(), [](char c) { return c >= '0' && c <= '9'; }))
       files.push_back(entry.path());
   }
-  if (files.empty()) return absl::NotFoundError(absl::StrCat("no trace files ", prefix, ".r<rank>: was --trace ", prefix, " given?"));
+  if (files.empty())
+    return absl::NotFoundError(absl::StrCat("no trace files ", prefix, ".r<rank>: was --trace ", prefix, " given?"));
   std::sort(files.begin(), files.end());
   Trace trace;
   for (const fs::path& file : files) {
@@ -203,14 +204,15 @@ std::string describe(const TraceComparison& c) {
   if (!c.first) return text + (c.tokens ? "equal\n" : "no token is in both traces: are these the same requests?\n");
   const TraceDifference& d = *c.first;
   const std::string name = v1::TraceOperatorKind_Name(d.kind);
-  absl::StrAppend(&text, c.differing_tokens, " tokens differ; first: request ", d.request, " choice ", d.choice, ", token at position ",
-                  d.position, ", ", d.layer >= 0 ? absl::StrCat("layer ", d.layer) : std::string("outside the layers"), ", operator ",
-                  name, "\n");
+  absl::StrAppend(&text, c.differing_tokens, " tokens differ; first: request ", d.request, " choice ", d.choice,
+                  ", token at position ", d.position, ", ",
+                  d.layer >= 0 ? absl::StrCat("layer ", d.layer) : std::string("outside the layers"), ", operator ", name, "\n");
   if (!d.missing.empty()) {
     absl::StrAppend(&text, "  ", d.missing, " has no such result\n");
   } else if (d.element) {
-    absl::StrAppend(&text, "  element ", d.element->column, ": A ", value_text(d.element->bits_a, d.element->bytes, d.kind), ", B ",
-                    value_text(d.element->bits_b, d.element->bytes, d.kind), "; ", d.element->differing, " elements of this row differ\n");
+    absl::StrAppend(&text, "  element ", d.element->column, ": A ", value_text(d.element->bits_a, d.element->bytes, d.kind),
+                    ", B ", value_text(d.element->bits_b, d.element->bytes, d.kind), "; ", d.element->differing,
+                    " elements of this row differ\n");
   } else {
     text += "  digests differ; record both with --trace-detail values to see the element\n";
   }

@@ -28,8 +28,8 @@ struct TraceDifference {
 };
 
 struct TraceComparison {
-  uint64_t tokens = 0;      // (request, choice, position) found in both
-  uint64_t operators = 0;   // operator results compared
+  uint64_t tokens = 0;                    // (request, choice, position) found in both
+  uint64_t operators = 0;                 // operator results compared
   uint64_t only_in_a = 0, only_in_b = 0;  // tokens that one trace alone has
   std::string layout_a, layout_b;
   std::string numerics_id_a, numerics_id_b;

@@ -30,8 +30,7 @@ class TraceRecorder {
   void end_step();
 
  private:
-  TraceRecorder(std::ofstream out, bool values, const Device& device)
-      : out_(std::move(out)), values_(values), device_(device) {}
+  TraceRecorder(std::ofstream out, bool values, const Device& device) : out_(std::move(out)), values_(values), device_(device) {}
   void write(const v1::TraceEntry& entry);
 
   std::ofstream out_;

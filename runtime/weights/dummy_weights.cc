@@ -22,9 +22,12 @@ struct Scale {
 };
 Scale scale_of(const ExpectedTensor& tensor) {
   switch (tensor.role) {
-    case TensorRole::kNorm: return {1.0f, 0.05f};
-    case TensorRole::kBias: return {0.0f, 0.02f};
-    default: return {0.0f, numerics::rsqrt(static_cast<float>(tensor.shape[1]))};  // keeps activations near 1 through the layers
+    case TensorRole::kNorm:
+      return {1.0f, 0.05f};
+    case TensorRole::kBias:
+      return {0.0f, 0.02f};
+    default:
+      return {0.0f, numerics::rsqrt(static_cast<float>(tensor.shape[1]))};  // keeps activations near 1 through the layers
   }
 }
 

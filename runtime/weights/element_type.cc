@@ -46,9 +46,12 @@ float widen_finite_fp16(uint16_t h) {
 
 float widen(ElementType type, const std::byte* in) {
   switch (type) {
-    case ElementType::kBf16: return numerics::widen(numerics::Bf16{load<uint16_t>(in, 0)});
-    case ElementType::kF16: return widen_finite_fp16(load<uint16_t>(in, 0));
-    default: return numerics::bits_float(load<uint32_t>(in, 0));
+    case ElementType::kBf16:
+      return numerics::widen(numerics::Bf16{load<uint16_t>(in, 0)});
+    case ElementType::kF16:
+      return widen_finite_fp16(load<uint16_t>(in, 0));
+    default:
+      return numerics::bits_float(load<uint32_t>(in, 0));
   }
 }
 

@@ -21,14 +21,17 @@ MemoryNeeds memory_needs(const ModelConfig& c, const ModelShard& s, const RankOp
   const int64_t mlp = 3 * s.down.k.size();
   // Expert rows travel: a step in which every token takes this rank's experts is legal.
   const int64_t routed = c.moe.num_experts > 0 ? rows * c.moe.top_k * s.layout.ep : 0;
-  const int64_t partials = std::max({static_cast<int64_t>(s.o.nodes.size()) * rows, static_cast<int64_t>(s.down.nodes.size()) * rows,
-                                     static_cast<int64_t>(s.expert.nodes.size()) * routed}) * hidden * 4;
+  const int64_t partials =
+      std::max({static_cast<int64_t>(s.o.nodes.size()) * rows, static_cast<int64_t>(s.down.nodes.size()) * rows,
+                static_cast<int64_t>(s.expert.nodes.size()) * routed}) *
+      hidden * 4;
   MemoryNeeds n;
   n.weights = rank_weight_elements(c, s) * bf16;
   n.activations = rows * (4 * hidden + attention + mlp) * bf16 + partials * 2 +
-                  routed * (3 * hidden + 3 * s.expert.k.size()) * bf16 + kLogitsRows * c.vocab_size * 4 * (s.layout.tp > 1 ? 3 : 1);
-  const bool may_share = o.device.backend == Backend::kCuda && s.layout.tp > 1 &&
-                         (o.exchange == Exchange::kAuto || o.exchange == Exchange::kPeer);
+                  routed * (3 * hidden + 3 * s.expert.k.size()) * bf16 +
+                  kLogitsRows * c.vocab_size * 4 * (s.layout.tp > 1 ? 3 : 1);
+  const bool may_share =
+      o.device.backend == Backend::kCuda && s.layout.tp > 1 && (o.exchange == Exchange::kAuto || o.exchange == Exchange::kPeer);
   if (may_share) n.activations += static_cast<int64_t>(parallel::peer_window_bytes(peer_sizes(c, rows)));
   const int64_t length = o.max_model_len > 0 ? o.max_model_len : c.max_position_embeddings;
   n.rope = length * c.head_dim * 4;
@@ -46,15 +49,17 @@ absl::StatusOr<KvSize> kv_size(const ModelConfig& config, const MemoryNeeds& nee
   if (budget > 0) {
     const int64_t left = budget - needs.sum();
     const std::string sum =
-        absl::StrCat(gib(budget), " (--gpu-memory-utilization ", o.gpu_memory_utilization, ") of GPU memory: ", gib(needs.weights),
-                     " weights + ", gib(needs.activations), " activations of ", o.max_num_batched_tokens, " tokens + ",
-                     gib(needs.rope), " position tables");
+        absl::StrCat(gib(budget), " (--gpu-memory-utilization ", o.gpu_memory_utilization,
+                     ") of GPU memory: ", gib(needs.weights), " weights + ", gib(needs.activations), " activations of ",
+                     o.max_num_batched_tokens, " tokens + ", gib(needs.rope), " position tables");
     if (left < page)
-      return absl::InvalidArgumentError(absl::StrCat(sum, " leave no room for keys and values; use more ranks, a smaller "
-                                                          "--max-num-batched-tokens or a larger --gpu-memory-utilization"));
+      return absl::InvalidArgumentError(absl::StrCat(sum,
+                                                     " leave no room for keys and values; use more ranks, a smaller "
+                                                     "--max-num-batched-tokens or a larger --gpu-memory-utilization"));
     const int64_t wanted = kv.pages > 0 ? kv.pages * page : o.kv_cache_bytes;
     if (wanted > left)
-      return absl::InvalidArgumentError(absl::StrCat(sum, " leave ", gib(left), ", but ", gib(wanted), " of KV pages are asked for"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(sum, " leave ", gib(left), ", but ", gib(wanted), " of KV pages are asked for"));
     if (kv.pages == 0) kv.pages = std::min((o.kv_cache_bytes > 0 ? o.kv_cache_bytes : left) / page, useful);
     room = sum;
   } else if (kv.pages == 0) {
@@ -65,8 +70,8 @@ absl::StatusOr<KvSize> kv_size(const ModelConfig& config, const MemoryNeeds& nee
         absl::StrCat(room, ": not one page of ", o.page_size, " tokens fits; a page takes ", needs.page, " bytes on a rank"));
   if (kv.pages > INT32_MAX / o.page_size) {
     if (o.pages > 0)
-      return absl::InvalidArgumentError(absl::StrCat("--num-gpu-blocks-override ", kv.pages, ": more than ", INT32_MAX / o.page_size,
-                                                     " pages of ", o.page_size, " tokens"));
+      return absl::InvalidArgumentError(absl::StrCat("--num-gpu-blocks-override ", kv.pages, ": more than ",
+                                                     INT32_MAX / o.page_size, " pages of ", o.page_size, " tokens"));
     kv.pages = INT32_MAX / o.page_size;
   }
   return kv;

@@ -14,7 +14,7 @@ struct MemoryNeeds {
   int64_t weights = 0;
   int64_t activations = 0;  // of the largest step, logits and exchange buffers included
   int64_t rope = 0;
-  int64_t page = 0;         // one KV page on the rank that needs most
+  int64_t page = 0;  // one KV page on the rank that needs most
   int64_t sum() const { return weights + activations + rope; }
 };
 MemoryNeeds memory_needs(const ModelConfig& config, const ModelShard& shard, const RankOptions& options);

@@ -42,8 +42,10 @@ absl::StatusOr<std::optional<v1::StepPlan>> PlanQueue::next(std::chrono::millise
 
 void PlanQueue::post(const v1::StepResult& result) {
   const std::lock_guard lock(mutex_);
-  if (!result.failure().empty()) failure_ = result.failure();
-  else results_.push_back(result);
+  if (!result.failure().empty())
+    failure_ = result.failure();
+  else
+    results_.push_back(result);
   changed_.notify_all();
 }
 

@@ -8,9 +8,9 @@
 #include <stdexcept>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/linear/tensor_core_check.h"
 #include "runtime/model/tags.h"
 #include "runtime/receipt/numerics_id.h"
-#include "kernels/linear/tensor_core_check.h"
 #include "runtime/worker/build_id.h"
 #include "runtime/worker/memory_plan.h"
 
@@ -50,7 +50,8 @@ absl::StatusOr<std::unique_ptr<Device>> open_device(DeviceOptions options, const
 // Bytes this rank may take of its GPU; 0 on a CPU.
 int64_t budget(const Device& device, const RankOptions& options, const parallel::Transport& transport) {
   if (device.backend() == Backend::kCpu) return 0;
-  return static_cast<int64_t>(options.gpu_memory_utilization * static_cast<double>(device.memory().total)) / ranks_per_gpu(transport);
+  return static_cast<int64_t>(options.gpu_memory_utilization * static_cast<double>(device.memory().total)) /
+         ranks_per_gpu(transport);
 }
 
 // The least of the members' values: a collective over them.
@@ -72,9 +73,8 @@ Rank::Rank(parallel::Transport& transport, const RankOptions& options)
       members_(parallel::replica_members(options.layout, at_)),
       sampler_(parallel::rank_of(options.layout, {at_.dp, options.layout.pp - 1, at_.ep, 0})) {}
 
-absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& given, const LoadedModel& model,
-                                                 const RankOptions& options, std::string digest,
-                                                 const LoadProgressFn& progress) {
+absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& given, const LoadedModel& model, const RankOptions& options,
+                                                 std::string digest, const LoadProgressFn& progress) {
   const ModelConfig& config = model.config;
   const absl::Status fits = parallel::validate(options.layout, {config.num_layers, config.moe.num_experts});
   if (!fits.ok()) return fits;
@@ -109,8 +109,10 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& given, con
       auto peer = parallel::PeerMemory::open(transport, *rank->device_, parallel::tp_members(options.layout, rank->at_),
                                              peer_sizes(config, options.max_num_batched_tokens));
       // Ranks that share a GPU are better off over the host, unless told otherwise.
-      if (peer.ok() && ((*peer)->recordable() || exchange == Exchange::kPeer)) rank->peer_ = *std::move(peer);
-      else if (exchange == Exchange::kPeer) return peer.status();
+      if (peer.ok() && ((*peer)->recordable() || exchange == Exchange::kPeer))
+        rank->peer_ = *std::move(peer);
+      else if (exchange == Exchange::kPeer)
+        return peer.status();
     }
     const bool travels = options.layout.replica() > (rank->peer_ ? options.layout.tp : 1);
     if (exchange != Exchange::kHost && travels) {
@@ -125,8 +127,12 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& given, con
   }
   parallel::Transport& moves = rank->device_transport_ ? *rank->device_transport_ : transport;
   auto decoder = Decoder::load(*rank->device_, moves, config,
-                               {.layout = options.layout, .at = rank->at_, .kv = *kv, .max_positions = positions,
-                                .record_decode = options.record_decode, .peer = rank->peer_.get()},
+                               {.layout = options.layout,
+                                .at = rank->at_,
+                                .kv = *kv,
+                                .max_positions = positions,
+                                .record_decode = options.record_decode,
+                                .peer = rank->peer_.get()},
                                *model.weights, progress);
   if (!decoder.ok()) return decoder.status();
   rank->decoder_ = *std::move(decoder);
@@ -140,15 +146,16 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& given, con
                   .model_digest = digest,
                   .layout = parallel::to_string(options.layout),
                   .ranks = options.layout.replica()};
-  rank->report_ = {.rank = transport.rank(),
-                   .host = transport.host(),
-                   .pid = static_cast<int>(getpid()),
-                   .device = absl::StrCat(rank->device_->describe(), rank->peer_ ? ", peer" : "", rank->device_transport_ ? ", nccl" : ""),
-                   .numerics_id = rank->facts_.numerics_id,
-                   .model_digest = digest,
-                   .build_id = std::string(build_id()),
-                   .weight_bytes = static_cast<int64_t>(rank->decoder_->weight_bytes()),
-                   .kv_bytes = static_cast<int64_t>(rank->decoder_->kv_bytes())};
+  rank->report_ = {
+      .rank = transport.rank(),
+      .host = transport.host(),
+      .pid = static_cast<int>(getpid()),
+      .device = absl::StrCat(rank->device_->describe(), rank->peer_ ? ", peer" : "", rank->device_transport_ ? ", nccl" : ""),
+      .numerics_id = rank->facts_.numerics_id,
+      .model_digest = digest,
+      .build_id = std::string(build_id()),
+      .weight_bytes = static_cast<int64_t>(rank->decoder_->weight_bytes()),
+      .kv_bytes = static_cast<int64_t>(rank->decoder_->kv_bytes())};
   if (!options.trace.empty()) {
     v1::TraceHeader header;
     header.set_numerics_id(rank->facts_.numerics_id);
@@ -236,7 +243,9 @@ absl::Status Rank::follow() {
       while (!awaited_tokens_.empty() && take_tokens(milliseconds(0))) {
       }
       if (Clock::now() - last_word > kLeaderSilence)
-        throw parallel::PeerFailure({.rank = report_.rank, .host = report_.host, .phase = "waiting for a plan",
+        throw parallel::PeerFailure({.rank = report_.rank,
+                                     .host = report_.host,
+                                     .phase = "waiting for a plan",
                                      .peer = members_.front(),
                                      .waited_seconds = std::chrono::duration<double>(Clock::now() - last_word).count()});
       continue;
@@ -279,8 +288,10 @@ void Rank::execute(const v1::StepPlan& plan) {
   mine.set_compute_us(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count()));
   progress_->step_ends();
 
-  if (decoder_->samples()) send_tokens(mine);
-  else if (decoder_->shard().first_stage && !wanted.empty()) awaited_tokens_.push_back(step_);
+  if (decoder_->samples())
+    send_tokens(mine);
+  else if (decoder_->shard().first_stage && !wanted.empty())
+    awaited_tokens_.push_back(step_);
   if (leader()) {
     Pending p;
     p.result.set_step(step_);
@@ -301,13 +312,17 @@ void Rank::fill_tokens(const v1::StepPlan& plan, StepRows& rows) {
     for (uint32_t p = chunk.first_position(); p < chunk.first_position() + chunk.count(); ++p) {
       while (p >= s.tokens.size()) {
         if (awaited_tokens_.empty())
-          throw std::logic_error(absl::StrCat("sequence ", chunk.sequence(), " has no token at position ", p, " and none is coming"));
+          throw std::logic_error(
+              absl::StrCat("sequence ", chunk.sequence(), " has no token at position ", p, " and none is coming"));
         if (take_tokens(milliseconds(0))) continue;
         constexpr const char* kWait = "waiting for tokens drawn";
         progress_->wait_begins(kWait);
         if (!take_tokens(kDrawDeadline))
-          throw parallel::PeerFailure({.rank = report_.rank, .host = report_.host, .phase = kWait,
-                                       .peer = sampler_, .waited_seconds = double(kDrawDeadline.count())});
+          throw parallel::PeerFailure({.rank = report_.rank,
+                                       .host = report_.host,
+                                       .phase = kWait,
+                                       .peer = sampler_,
+                                       .waited_seconds = double(kDrawDeadline.count())});
         progress_->wait_ends();
       }
       rows.tokens.push_back(s.tokens[p]);
@@ -402,7 +417,8 @@ bool Rank::collect_results(PlanChannel& channel, milliseconds wait) {
       if (!transport_.try_receive_message(p.missing.back(), kResultTag, bytes, wait)) return false;
       v1::StepResult part;
       if (!part.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) || part.step() != p.result.step())
-        throw std::logic_error(absl::StrCat("the result of step ", p.result.step(), " from rank ", p.missing.back(), " is not one"));
+        throw std::logic_error(
+            absl::StrCat("the result of step ", p.result.step(), " from rank ", p.missing.back(), " is not one"));
       p.result.mutable_tokens()->MergeFrom(part.tokens());
       p.result.set_compute_us(std::max(p.result.compute_us(), part.compute_us()));
       p.missing.pop_back();

@@ -23,7 +23,10 @@ std::string wait_for(parallel::Transport& transport, int peer, const char* what)
   const auto begin = Clock::now();
   while (!transport.try_receive_message(peer, kStartTag, bytes, std::chrono::milliseconds(500)))
     if (Clock::now() - begin > kLoadDeadline)
-      throw parallel::PeerFailure({.rank = transport.rank(), .host = transport.host(), .phase = what, .peer = peer,
+      throw parallel::PeerFailure({.rank = transport.rank(),
+                                   .host = transport.host(),
+                                   .phase = what,
+                                   .peer = peer,
                                    .waited_seconds = std::chrono::duration<double>(Clock::now() - begin).count()});
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }

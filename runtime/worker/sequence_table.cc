@@ -19,9 +19,15 @@ void SequenceTable::apply(const v1::StepPlan& plan) {
     s.tokens.assign(start.tokens().begin(), start.tokens().end());
     s.prompt_length = start.prompt_length();
     const v1::SamplingParams& p = start.sampling();
-    s.controls = {.temperature = p.temperature(), .top_k = p.top_k(), .top_p = p.top_p(), .min_p = p.min_p(),
-                  .repetition_penalty = p.repetition_penalty(), .presence_penalty = p.presence_penalty(),
-                  .frequency_penalty = p.frequency_penalty(), .seed = p.seed(), .choice = start.choice()};
+    s.controls = {.temperature = p.temperature(),
+                  .top_k = p.top_k(),
+                  .top_p = p.top_p(),
+                  .min_p = p.min_p(),
+                  .repetition_penalty = p.repetition_penalty(),
+                  .presence_penalty = p.presence_penalty(),
+                  .frequency_penalty = p.frequency_penalty(),
+                  .seed = p.seed(),
+                  .choice = start.choice()};
     for (const auto& [id, bias] : p.logit_bias()) s.bias.push_back({id, bias});
     std::sort(s.bias.begin(), s.bias.end(), [](const LogitBias& a, const LogitBias& b) { return a.token < b.token; });
     for (const int32_t id : p.allowed_token_ids()) {
@@ -45,13 +51,12 @@ void SequenceTable::apply(const v1::StepPlan& plan) {
   }
 }
 
-RankSequence& SequenceTable::at(uint64_t sequence) {
-  return const_cast<RankSequence&>(std::as_const(*this).at(sequence));
-}
+RankSequence& SequenceTable::at(uint64_t sequence) { return const_cast<RankSequence&>(std::as_const(*this).at(sequence)); }
 
 const RankSequence& SequenceTable::at(uint64_t sequence) const {
   const auto found = sequences_.find(sequence);
-  if (found == sequences_.end()) throw std::logic_error(absl::StrCat("a plan names sequence ", sequence, ", which is not running"));
+  if (found == sequences_.end())
+    throw std::logic_error(absl::StrCat("a plan names sequence ", sequence, ", which is not running"));
   return found->second;
 }
 
@@ -64,14 +69,16 @@ StepRows SequenceTable::rows_of(const v1::StepPlan& plan, uint32_t home, int64_t
     for (uint32_t p = chunk.first_position(); p < chunk.first_position() + chunk.count(); ++p) {
       const size_t page = p / page_size;
       if (page >= s.pages.size())
-        throw std::logic_error(absl::StrCat("step ", plan.step(), ": sequence ", chunk.sequence(), " has no page for position ", p));
+        throw std::logic_error(
+            absl::StrCat("step ", plan.step(), ": sequence ", chunk.sequence(), " has no page for position ", p));
       if (p >= chunk.logits_from()) {
         uint32_t mask = 0;
         if (!chunk.draw_masks().empty()) {
           const uint32_t draw = p - std::max(chunk.logits_from(), chunk.first_position());
           if (draw >= static_cast<uint32_t>(chunk.draw_masks_size()) ||
               chunk.draw_masks(static_cast<int>(draw)) > static_cast<uint32_t>(plan.token_masks_size()))
-            throw std::logic_error(absl::StrCat("step ", plan.step(), ": sequence ", chunk.sequence(), " has no mask for its draw ", draw));
+            throw std::logic_error(
+                absl::StrCat("step ", plan.step(), ": sequence ", chunk.sequence(), " has no mask for its draw ", draw));
           mask = chunk.draw_masks(static_cast<int>(draw));
         }
         wanted.push_back({chunk.sequence(), p, mask});
@@ -95,9 +102,12 @@ DrawRules draw_rules(const RankSequence& s, std::span<const int32_t> answer, std
   const auto ban = [&](int32_t token) {
     constexpr float kNever = -std::numeric_limits<float>::infinity();
     if (rules.changed_bias.empty()) rules.changed_bias = s.bias;
-    const auto found = std::find_if(rules.changed_bias.begin(), rules.changed_bias.end(), [&](const LogitBias& b) { return b.token == token; });
-    if (found == rules.changed_bias.end()) rules.changed_bias.push_back({token, kNever});
-    else found->bias = kNever;
+    const auto found =
+        std::find_if(rules.changed_bias.begin(), rules.changed_bias.end(), [&](const LogitBias& b) { return b.token == token; });
+    if (found == rules.changed_bias.end())
+      rules.changed_bias.push_back({token, kNever});
+    else
+      found->bias = kNever;
     rules.bias = rules.changed_bias;
   };
   // Where a mask says what may end an answer, it has looked at min_tokens already.
@@ -105,7 +115,8 @@ DrawRules draw_rules(const RankSequence& s, std::span<const int32_t> answer, std
     for (const int32_t token : s.late_tokens) ban(token);
   for (const std::vector<int32_t>& word : s.bad_words) {
     const size_t before = word.size() - 1;
-    if (answer.size() >= before && std::equal(word.begin(), word.end() - 1, answer.end() - static_cast<int64_t>(before))) ban(word.back());
+    if (answer.size() >= before && std::equal(word.begin(), word.end() - 1, answer.end() - static_cast<int64_t>(before)))
+      ban(word.back());
   }
   return rules;
 }

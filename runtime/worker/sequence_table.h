@@ -18,9 +18,9 @@ struct RankSequence {
   std::vector<int32_t> tokens;  // known so far; grows by the draws
   uint32_t prompt_length = 0;
   SamplingControls controls;
-  std::vector<LogitBias> bias;      // of all its draws
-  std::vector<uint8_t> allowed;     // tokens of all its draws, as SampleProblem::allowed; empty = all
-  std::vector<int32_t> late_tokens; // not drawn for the first min_tokens answer tokens
+  std::vector<LogitBias> bias;       // of all its draws
+  std::vector<uint8_t> allowed;      // tokens of all its draws, as SampleProblem::allowed; empty = all
+  std::vector<int32_t> late_tokens;  // not drawn for the first min_tokens answer tokens
   uint32_t min_tokens = 0;
   std::vector<std::vector<int32_t>> bad_words;
   int32_t top_logprobs = -1;

@@ -104,8 +104,9 @@ const Model& Model::get(const std::string& name) {
   auto& slot = models[name];
   if (slot) return *slot;
   ModelOptions options;
-  options.path = std::filesystem::path(name).is_absolute() ? std::filesystem::path(name)
-                                                           : std::filesystem::path(INVAR_SOURCE_DIR) / "configs" / "models" / name;
+  options.path = std::filesystem::path(name).is_absolute()
+                     ? std::filesystem::path(name)
+                     : std::filesystem::path(INVAR_SOURCE_DIR) / "configs" / "models" / name;
   auto model = std::make_unique<Model>();
   model->loaded_ = std::make_unique<LoadedModel>(value_or_throw(open_model(options), "open_model"));
   model->digest_ = value_or_throw(digest_of(*model->loaded_, 1, {}), "digest_of");
@@ -161,8 +162,10 @@ bool take_device_flag(int* argc, char** argv) {
     }
     backend() = *parsed;
   }
-  if (how == "peer") exchange() = Exchange::kPeer;
-  else if (how == "host") exchange() = Exchange::kHost;
+  if (how == "peer")
+    exchange() = Exchange::kPeer;
+  else if (how == "host")
+    exchange() = Exchange::kHost;
   else if (!how.empty()) {
     std::cerr << "--exchange=" << how << ": want peer or host" << std::endl;
     return false;
@@ -194,7 +197,8 @@ Outcome ask(const Model& model, const Arrangement& a, const std::vector<v1::Gene
   options.long_prefill_token_threshold = a.long_prefill_token_threshold;
   options.enable_prefix_caching = a.prefix_caching;
   options.plans_in_flight = a.plans_in_flight;
-  auto engine = value_or_throw(Engine::start(options, model.loaded().config, model.tokenizer(), std::move(replicas)), a.name.c_str());
+  auto engine =
+      value_or_throw(Engine::start(options, model.loaded().config, model.tokenizer(), std::move(replicas)), a.name.c_str());
 
   if (a.warm != Arrangement::Warm::kCold) {
     Collector warm;
@@ -239,7 +243,8 @@ std::vector<v1::GenerateRequest> mixed_requests(int64_t vocab_size, int64_t long
   const auto add = [&](const std::string& id, int64_t prompt, uint32_t max_tokens) {
     v1::GenerateRequest& r = requests.emplace_back();
     r.set_request_id(id);
-    for (int64_t i = 0; i < prompt; ++i) r.mutable_prompt_token_ids()->add_ids(static_cast<int32_t>(3 + random() % (vocab_size - 3)));
+    for (int64_t i = 0; i < prompt; ++i)
+      r.mutable_prompt_token_ids()->add_ids(static_cast<int32_t>(3 + random() % (vocab_size - 3)));
     r.mutable_sampling_params()->set_max_tokens(max_tokens);
     r.mutable_sampling_params()->set_ignore_eos(true);
     r.mutable_sampling_params()->set_temperature(0);

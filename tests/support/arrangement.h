@@ -31,19 +31,19 @@ struct Arrangement {
   ControlArm arm = ControlArm::kNone;
   int threads = 1;
   int64_t page_size = 16;
-  int64_t pages = 512;              // per home
+  int64_t pages = 512;  // per home
   int64_t max_num_seqs = 64;
   int64_t max_num_batched_tokens = 2048;
   int64_t long_prefill_token_threshold = 0;
   bool prefix_caching = true;
   int plans_in_flight = 2;
-  int company = 0;         // other requests with random prompts, submitted in between
-  int cancelled = 0;       // of the company, aborted while running
-  uint64_t order = 0;      // 0 = as given; otherwise the requests are shuffled with this seed
+  int company = 0;          // other requests with random prompts, submitted in between
+  int cancelled = 0;        // of the company, aborted while running
+  uint64_t order = 0;       // 0 = as given; otherwise the requests are shuffled with this seed
   bool one_by_one = false;  // each request alone, in order
   enum class Warm { kCold, kPartial, kHot } warm = Warm::kCold;  // what the prefix cache holds beforehand
-  uint64_t delay_seed = 0;  // 0 = none; otherwise random delays before every message
-  std::string trace;        // --trace
+  uint64_t delay_seed = 0;                                       // 0 = none; otherwise random delays before every message
+  std::string trace;                                             // --trace
 };
 std::ostream& operator<<(std::ostream& out, const Arrangement& a);
 

@@ -19,8 +19,8 @@ std::atomic<uint64_t> allocation_count{0};
 
 void check(cudaError_t error, std::source_location where) {
   if (error == cudaSuccess) return;
-  throw DeviceFailure(absl::StrCat(where.file_name(), ":", where.line(), " ", where.function_name(), ": ", cudaGetErrorName(error),
-                                   ": ", cudaGetErrorString(error)));
+  throw DeviceFailure(absl::StrCat(where.file_name(), ":", where.line(), " ", where.function_name(), ": ",
+                                   cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }
 
 absl::StatusOr<CudaContext*> open(int index, bool with_scratch) {
@@ -34,8 +34,8 @@ absl::StatusOr<CudaContext*> open(int index, bool with_scratch) {
   check(cudaSetDevice(index));
   check(cudaGetDeviceProperties(&p, index));
   if (p.major != 9)
-    return absl::FailedPreconditionError(absl::StrCat("--device cuda: GPU ", index, " (", p.name, ") has compute capability ", p.major,
-                                                      ".", p.minor, "; this build runs on 9.0 (H100, H200)"));
+    return absl::FailedPreconditionError(absl::StrCat("--device cuda: GPU ", index, " (", p.name, ") has compute capability ",
+                                                      p.major, ".", p.minor, "; this build runs on 9.0 (H100, H200)"));
   auto context = std::make_unique<CudaContext>();
   context->index = index;
   context->multiprocessors = p.multiProcessorCount;
@@ -79,7 +79,8 @@ std::byte* allocate(const Device& device, size_t bytes) {
   const cudaError_t error = cudaMalloc(&p, bytes);
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // not sticky: clear it
-    throw DeviceFailure(absl::StrCat(device.describe(), ": out of memory: ", bytes, " bytes wanted, ", device.memory().free, " free"));
+    throw DeviceFailure(
+        absl::StrCat(device.describe(), ": out of memory: ", bytes, " bytes wanted, ", device.memory().free, " free"));
   }
   check(error);
   ++allocation_count;
@@ -133,7 +134,8 @@ void synchronize(const Device& device) {
       const auto waited = std::chrono::steady_clock::now() - begin;
       if (device.monitor()) device.monitor()(std::chrono::duration<double>(waited).count());
       if (waited > kDeadline)
-        throw DeviceFailure(absl::StrCat(device.describe(), ": work queued on it has not finished within ", kDeadline.count(), " s"));
+        throw DeviceFailure(
+            absl::StrCat(device.describe(), ": work queued on it has not finished within ", kDeadline.count(), " s"));
     }
   }
 }
@@ -157,9 +159,7 @@ std::shared_ptr<void> record(const Device& device, const std::function<void()>& 
   return std::shared_ptr<void>(runnable, [](void* p) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(p)); });
 }
 
-void run(const Device& device, void* graph) {
-  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), device.cuda().stream));
-}
+void run(const Device& device, void* graph) { check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), device.cuda().stream)); }
 
 uint64_t allocations() { return allocation_count; }
 
@@ -168,9 +168,10 @@ CUtensorMap tensor_map(const Device& device, const Bf16* base, int64_t rows, int
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride) * sizeof(Bf16)};
   const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(box_rows)}, steps[2] = {1, 1};
-  const CUresult result = device.cuda().encode_tensor_map(
-      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<Bf16*>(base), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      device.cuda().encode_tensor_map(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<Bf16*>(base), sizes, strides, box,
+                                      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
     throw DeviceFailure(absl::StrCat("cuTensorMapEncodeTiled: error ", static_cast<int>(result), " for [", rows, "][", columns,
                                      "], stride ", stride, ", box ", box_rows));

@@ -429,15 +429,15 @@ struct Wgmma;
   INVAR_TEN()        \
   INVAR_TEN(1)       \
   INVAR_TEN(2) INVAR_TEN(3) INVAR_TEN(4) INVAR_TEN(5) INVAR_TEN(6) INVAR_TEN(7) INVAR_TEN(8) "%90, %91, %92, %93, %94, %95"
-#define INVAR_LIST128                                               \
-  INVAR_TEN()                                                       \
-  INVAR_TEN(1)                                                      \
-  INVAR_TEN(2)                                                      \
-  INVAR_TEN(3)                                                      \
-  INVAR_TEN(4)                                                      \
-  INVAR_TEN(5)                                                      \
-  INVAR_TEN(6) INVAR_TEN(7) INVAR_TEN(8) INVAR_TEN(9) INVAR_TEN(10) \
-      INVAR_TEN(11) "%120, %121, %122, %123, %124, %125, %126, %127"
+#define INVAR_LIST128                                                                                                          \
+  INVAR_TEN()                                                                                                                  \
+  INVAR_TEN(1)                                                                                                                 \
+  INVAR_TEN(2)                                                                                                                 \
+  INVAR_TEN(3)                                                                                                                 \
+  INVAR_TEN(4)                                                                                                                 \
+  INVAR_TEN(5)                                                                                                                 \
+  INVAR_TEN(6) INVAR_TEN(7) INVAR_TEN(8) INVAR_TEN(9) INVAR_TEN(10) INVAR_TEN(11) "%120, %121, %122, %123, %124, %125, %126, " \
+                                                                                  "%127"
 // clang-format off
 INVAR_WGMMA(8, INVAR_LIST4, "%4", "%5", "%6", "%7", "%8", "%9", "%10", INVAR_F4(0))
 INVAR_WGMMA(16, INVAR_LIST8, "%8", "%9", "%10", "%11", "%12", "%13", "%14", INVAR_F4(0), INVAR_F4(4))

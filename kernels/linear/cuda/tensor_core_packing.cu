@@ -85,7 +85,8 @@ void pack_rows(const Device& device, std::byte* packed, int64_t outputs, int64_t
                             static_cast<size_t>(rows), cudaMemcpyHostToDevice, stream));
     const int64_t pieces = rows * input_blocks(inputs) * 8;
     launch(device, {.grid = static_cast<unsigned>((pieces + kThreads - 1) / kThreads), .block = kThreads}, pack_pieces,
-           staged.as<Bf16>(), pitch, rows, inputs, reinterpret_cast<Bf16*>(packed), padded_outputs(outputs), first_output, done, run);
+           staged.as<Bf16>(), pitch, rows, inputs, reinterpret_cast<Bf16*>(packed), padded_outputs(outputs), first_output, done,
+           run);
     device.synchronize();
   }
 }
