@@ -1,4 +1,4 @@
-// One block: `k_groups` rings of stages, each filled by its own producer warp and emptied by `row_groups` warpgroups. A stage
+// One block: `k_groups` rings of stages, each filled by one or two threads and emptied by `row_groups` warpgroups. A stage
 // is 64 inputs: the weights of the block's outputs (bulk copies, ready swizzled) and of all rows of x (a tensor map). The
 // slices of k are spread over the k groups and the blocks of the cluster; values of leaves meet in shared memory: every
 // warpgroup sends its leaves' values to the block that merges that part of the outputs.
