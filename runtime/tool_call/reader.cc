@@ -280,13 +280,18 @@ class FormatReader final : public Reader {
       in_list_ = false;
       return true;
     }
+    if (format_ == Format::kMistral) {
+      // White space before a further mark is nobody's, before anything else it is content.
+      const Seen mark = begins(begin_of(format_));
+      if (mark == Seen::kPerhaps && !last) return false;
+      if (mark == Seen::kYes) skipped_.clear();
+    }
     return behind_calls(events);
   }
 
   bool behind_calls(Events* events) {
     closed_ = false;
     before_ = std::exchange(skipped_, {});
-    if (format_ == Format::kMistral && begins(begin_of(format_)) != Seen::kNo) before_.clear();
     return no_call(events);
   }
 

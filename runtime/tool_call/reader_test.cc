@@ -142,6 +142,10 @@ TEST(ToolCallReader, Mistral) {
       {"[TOOL_CALLS][{\"name\": \"get\", \"arguments\": {}}]\nDone.", {"\nDone.", {{"get", "{}"}}}},
   };
   for (const Example& e : all) EXPECT_EQ(read(Format::kMistral, e.text), e.wanted) << e.text;
+  // White space is content unless a whole mark follows it.
+  EXPECT_EQ(read(Format::kMistral, "[TOOL_CALLS]f{} \n[{"), (Seen{" \n[{", {{"f", "{}"}}}));
+  EXPECT_EQ(read(Format::kMistral, "[TOOL_CALLS]f{} [TOOL"), (Seen{" [TOOL", {{"f", "{}"}}}));
+  EXPECT_EQ(read(Format::kMistral, "[TOOL_CALLS]f{} [TOOL_CALLS]g{}"), (Seen{"", {{"f", "{}"}, {"g", "{}"}}}));
   const Seen endless = read(Format::kMistral, "[TOOL_CALLS]" + std::string(3000, 'a'));
   EXPECT_EQ(endless.content.size(), 3012u);
 }
