@@ -5,10 +5,10 @@
 #include "kernels/linear/cuda/tensor_core_groups.cuh"
 #include "kernels/linear/cuda/tensor_core_layout.h"
 #include "kernels/linear/cuda/tensor_core_prefill_plan.h"
+#include "kernels/linear/cuda/tensor_core_rows_out.cuh"
 
 namespace invar::cuda::tc::grouped {
 
-constexpr int kLine = 128;  // bytes
 constexpr int kTileRows = 128;
 constexpr int kConsumers = 2;  // warpgroups
 constexpr int kThreads = (kConsumers + 1) * 128;

@@ -4,10 +4,10 @@
 #include "kernels/device/cuda/ptx.cuh"
 #include "kernels/linear/cuda/tensor_core_layout.h"
 #include "kernels/linear/cuda/tensor_core_prefill_plan.h"
+#include "kernels/linear/cuda/tensor_core_rows_out.cuh"
 
 namespace invar::cuda::tc::prefill {
 
-constexpr int kLine = 128;  // bytes
 constexpr int kTileRows = kPrefillTileRows;
 constexpr int kConsumers = 2;  // warpgroups
 constexpr int kThreads = (kConsumers + 1) * 128;

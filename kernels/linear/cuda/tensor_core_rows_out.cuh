@@ -1,0 +1,96 @@
+// How a warp's accumulators become rows of y, for the schedules of many rows. A task has y or y_fp32, y_stride, y_columns,
+// outputs and wide_y (rows of y begin where wide stores may).
+#pragma once
+
+#include "kernels/device/cuda/ptx.cuh"
+#include "kernels/linear/cuda/tensor_core_layout.h"
+
+namespace invar::cuda::tc {
+
+constexpr int kLine = 128;  // bytes of a wide line of shared memory
+
+// Each value at its own place.
+template <int kFirst, int kCount, class Task, int kSize>
+__device__ void write_fp32(const Task& task, const float (&acc)[kSize], int row, int row_end, int column) {
+  const int lane = threadIdx.x % 32;
+  const bool pairs = task.wide_y;
+#pragma unroll
+  for (int i = 0; i < kCount; i += 2) {
+    const int m = row + lane / 4 + (i & 2) * 4, n = column + i / 4 * 8 + lane % 4 * 2;
+    if (m >= row_end) continue;
+    float* to = task.y_fp32 + m * task.y_stride + n;
+    if (pairs && n + 1 < task.outputs) {
+      *reinterpret_cast<float2*>(to) = {acc[kFirst + i], acc[kFirst + i + 1]};
+    } else {
+      if (n < task.outputs) to[0] = acc[kFirst + i];
+      if (n + 1 < task.outputs) to[1] = acc[kFirst + i + 1];
+    }
+  }
+}
+
+// Where a 16-byte piece of a line of a box lies: swizzled as the copy engine does it.
+template <int kBoxLine>
+__device__ inline uint32_t box_piece(uint32_t box, int line, int piece) {
+  return box + line * kBoxLine + ((kBoxLine == kLine ? piece ^ (line & 7) : piece ^ (line >> 1 & 3)) << 4);
+}
+
+// kBoxLine / 4 values of a thread as 16 rows of bf16 in shared memory.
+template <int kBoxLine>
+__device__ inline void store_bf16_box(const float* values, uint32_t to) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int part = 0; part < kBoxLine / 32; ++part) {  // 16 columns: four matrices of 8 x 8
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) words[i] = ptx::bf16_pair(values[part * 8 + i * 2], values[part * 8 + i * 2 + 1]);
+    ptx::store_matrices(box_piece<kBoxLine>(to, lane % 16, part * 2 + lane / 16), words);
+  }
+}
+
+// kBoxLine / 8 values of a thread as 16 rows of fp32.
+template <int kBoxLine>
+__device__ inline void store_fp32_box(const float* values, uint32_t to) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < kBoxLine / 8; i += 2)
+    ptx::store_shared_float2(box_piece<kBoxLine>(to, lane / 4 + (i & 2) * 4, i / 4 * 2 + lane % 4 / 2) + lane % 2 * 8,
+                             {values[i], values[i + 1]});
+}
+
+// Eight outputs of row m, where y has them.
+template <class Task>
+__device__ void write_piece(const Task& task, int m, int n, uint4 words) {
+  union {
+    uint4 words;
+    Bf16 values[8];
+  } piece = {words};
+  Bf16* to = task.y + m * task.y_stride + n;
+  if (task.wide_y && n + 8 <= task.y_columns) {
+    *reinterpret_cast<uint4*>(to) = words;
+  } else {
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      if (n + j < task.y_columns) to[j] = piece.values[j];
+  }
+}
+
+// Through the warp's own shared memory, so that whole lines go to memory.
+template <int kBoxLine, int kFirst, int kCount, class Task, int kSize>
+__device__ void write_bf16(const Task& task, const float (&acc)[kSize], int row, int row_end, int column, uint32_t staging) {
+  constexpr int kOfBox = kBoxLine / 4, kPieces = kBoxLine / 16;
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int box = 0; box < kCount / kOfBox; ++box) {
+    __syncwarp();
+    store_bf16_box<kBoxLine>(&acc[kFirst + box * kOfBox], staging);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kPieces / 2; ++i) {
+      const int line = (i * 32 + lane) / kPieces, piece = lane % kPieces, m = row + line,
+                n = column + box * kOfBox * 2 + piece * 8;
+      if (m < row_end) write_piece(task, m, n, ptx::load_shared_words(box_piece<kBoxLine>(staging, line, piece)));
+    }
+  }
+}
+
+}  // namespace invar::cuda::tc
