@@ -30,15 +30,14 @@ inline constexpr int kTensorCoreFractionBits = 25;     // bits kept below the la
 inline constexpr int kTensorCoreLeastExponent = -133;  // ... which counts as at least this
 inline constexpr int kColumnLeafPortable = 256;        // leaf of a column-parallel linear, in k
 inline constexpr int kColumnLeafTc = 2048;
-inline constexpr int kRowLeafPortable = 256;    // leaf inside a segment of a row-parallel linear; kTc: the whole segment
-inline constexpr int kSegments = 8;             // segments of a row-parallel linear = most tensor-parallel ranks
-inline constexpr int kSumLanes = 1024;          // virtual lanes of a row sum
-inline constexpr int kAttentionBlock = 64;      // keys per online-softmax block
-inline constexpr int kAttentionSplit = 512;     // keys per split; splits merge in ascending order
-inline constexpr int kAttentionSumLanes = 8;    // lanes of the softmax denominator, by key mod 8
-inline constexpr float kAttentionSlack = 8.0f;  // log2 by which a block's maximum may pass the reference before it moves
-inline constexpr int kMassBits = 40;            // fixed-point bits of a softmax mass over the vocabulary
-inline constexpr int kTopPBits = 32;            // fixed-point bits of top_p
+inline constexpr int kRowLeafPortable = 256;  // leaf inside a segment of a row-parallel linear; kTc: the whole segment
+inline constexpr int kSegments = 8;           // segments of a row-parallel linear = most tensor-parallel ranks
+inline constexpr int kSumLanes = 1024;        // virtual lanes of a row sum
+inline constexpr int kAttentionBlock = 64;    // keys per online-softmax block
+inline constexpr int kAttentionSplit = 512;   // keys per split; splits merge in ascending order
+inline constexpr int kAttentionSumLanes = 8;  // lanes of the softmax denominator, by key mod 8
+inline constexpr int kMassBits = 40;          // fixed-point bits of a softmax mass over the vocabulary
+inline constexpr int kTopPBits = 32;          // fixed-point bits of top_p
 
 INVAR_HD int column_leaf(Profile p) { return p == Profile::kTc ? kColumnLeafTc : kColumnLeafPortable; }
 // 0 = a segment is one leaf.
@@ -93,9 +92,7 @@ INVAR_HD float rsqrt(float x) { return div(1.0f, sqrt(x)); }
 
 inline constexpr float kLog2e = 0x1.715476p+0f;
 inline constexpr float kLn2 = 0x1.62e430p-1f;
-// 2^f on [-1/2, 1/2], constant term 1 so that 2^0 = 1 exactly. Minimax in relative error: 1.0e-4 and 2.0e-9 before rounding.
-inline constexpr int kExp2FastDegree = 3;
-inline constexpr float kExp2Fast[kExp2FastDegree] = {0x1.62f5fap-1f, 0x1.f00c4cp-3f, 0x1.c2a216p-5f};
+// 2^f on [-1/2, 1/2], constant term 1 so that 2^0 = 1 exactly. Minimax in relative error: 2.0e-9 before rounding.
 inline constexpr int kExp2Degree = 6;
 inline constexpr float kExp2[kExp2Degree] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
                                              0x1.3b2d4cp-7f, 0x1.5f3e52p-10f, 0x1.41fbbap-13f};
@@ -113,15 +110,14 @@ INVAR_HD float horner(float p, float x) {
   }
 }
 
-// 2^x = P(x - n) * 2^n with n = RN(x). Below -126: +0. From 128 on: +inf. Horner, fma at each step.
-template <const auto& Coefficients, int Degree>
-INVAR_HD float exp2_with(float x) {
+// E of the contract: 2^x = P(x - n) * 2^n with n = RN(x). Below -126: +0. From 128 on: +inf. Horner, fma at each step.
+INVAR_HD float exp2(float x) {
   if (x < -126.0f) return 0.0f;
   if (x >= 128.0f) return bits_float(0x7f800000u);
   const float t = add(x, kRoundMagic);
   const float f = sub(x, sub(t, kRoundMagic));
-  constexpr float highest = Coefficients[Degree - 1];
-  const float p = fma(horner<Coefficients, Degree - 2>(highest, f), f, 1.0f);
+  constexpr float highest = kExp2[kExp2Degree - 1];
+  const float p = fma(horner<kExp2, kExp2Degree - 2>(highest, f), f, 1.0f);
   // n sits in the low bits of t; adding it to the exponent field is exact because p is in [0.7, 1.42] and n >= -126 ...
   const int n = static_cast<int>(float_bits(t) - float_bits(kRoundMagic));
   // ... except that p < 1 with n = -126 would be subnormal: two exact scalings instead of one (flush there is part of E).
@@ -129,10 +125,49 @@ INVAR_HD float exp2_with(float x) {
   if (n == 128) return mul(mul(p, 0x1p127f), 2.0f);
   return bits_float(float_bits(p) + (static_cast<uint32_t>(n) << 23));
 }
-// E of the contract: accurate; used by the sigmoid, the router and the vocabulary softmax.
-INVAR_HD float exp2(float x) { return exp2_with<kExp2, kExp2Degree>(x); }
-// The attention's E: the result is rounded to bf16 or summed among such.
-INVAR_HD float exp2_fast(float x) { return exp2_with<kExp2Fast, kExp2FastDegree>(x); }
+
+// ---------------------------------------------------------------- the attention's weights
+
+// t = fma(score, kAttentionStep * c, attention_offset(reference)) is a number whose bits are the weight, nearly: for t in [2, 4)
+// the upper 8 bits of its fraction are the exponent field of 2^(score * c - reference + 1/2), the other 15 are f of 2^n (1 + f).
+// So a weight costs a shift, the polynomial g with g(1 + f) (1 + f) = 2^f (relative error 6.6e-4, a third of what bf16 rounds
+// off), and one product; and the bits of t, kAttentionOutside, say whether it is in [2, 3), where this holds.
+inline constexpr float kAttentionStep = 0x1p-7f;
+inline constexpr float kAttentionZero = 0x1.7f8p+1f;        // 2 + 255/256: an odd multiple of 1/256, so no t is subnormal
+inline constexpr float kAttentionLeast = 2.0f;              // below: weight +0
+inline constexpr float kAttentionMost = 3.0f;               // from here on: weight 2, and the reference moves
+inline constexpr float kAttentionHeadroom = 7.0f;           // by which a moved reference lies above the block's largest score
+inline constexpr uint32_t kAttentionOutside = 0xbfc00000u;  // a bit of these is set in every t outside [2, 3) but +0
+inline constexpr float kAttentionWeight[4] = {0x1.c68eb0p+0f, -0x1.60973ap+0f, 0x1.6a3a46p-1f, -0x1.b40068p-4f};
+
+INVAR_HD float attention_offset(float reference) { return fma(reference, -kAttentionStep, kAttentionZero); }
+// For t in [2, 3), or +0 (weight +0).
+INVAR_HD float attention_weight_inside(float t) {
+  const uint32_t u = float_bits(t) << 8;
+  const float m = bits_float((u & 0x7fffffu) | 0x3f800000u);
+  constexpr float highest = kAttentionWeight[3];
+  return mul(bits_float(u), horner<kAttentionWeight, 2>(highest, m));
+}
+// For every t; NaN stays NaN.
+INVAR_HD float attention_weight(float t) {
+  if (t != t) return t;
+  if (t < kAttentionLeast) return 0.0f;
+  if (t >= kAttentionMost) return 2.0f;
+  return attention_weight_inside(t);
+}
+// Where the reference of a split goes when the largest score of a block, times c, is `largest` (rounded): a whole number, so that
+// states are rescaled by powers of two, exactly. Never down.
+INVAR_HD float attention_reference(float reference, float largest) {
+  const float r = add(sub(add(largest, kRoundMagic), kRoundMagic), kAttentionHeadroom);
+  return r > reference ? r : reference;
+}
+// 2^(from - to), +0 below 2^-126; 1 where they are equal; NaN where the difference is none.
+INVAR_HD float attention_rescale(float from, float to) {
+  const float d = sub(from, to);
+  if (d != d) return d;
+  if (d < -126.0f) return 0.0f;
+  return bits_float(float_bits(add(d, kRoundMagic + 127.0f)) << 23);
+}
 
 // ln(x) for positive normal x: x = m * 2^e, m in [sqrt(1/2), sqrt(2)); ln x = e * ln2 + t + t^2 * Q(t), t = m - 1. Error 3e-8.
 inline constexpr float kLn1p[8] = {-0x1.fffff4p-2f, 0x1.5556e8p-2f, -0x1.0006c6p-2f, 0x1.98da1ep-3f,

@@ -102,6 +102,7 @@ class TileRun {
     const int64_t register_tiles = (vectors_ + most_rows - 1) / most_rows;
     work_.rows_per_tile = (vectors_ + register_tiles - 1) / register_tiles;
     work_.c = exponent_scale(p_.scale);
+    work_.step = exponent_step(work_.c);
     work_.o_stride = o_stride();
     pack_queries();
   }

@@ -330,11 +330,12 @@ TEST_P(AttentionCuda, AGraphIsReplayedWithOtherContents) {
           for (int64_t s = 0; s < p.step->sequence_count(); ++s) tables.push_back(p.step->page_table(s));
           AttentionStep step;
           step.reserve(cuda(), 4, 1000, 20);
-          step.reset(cuda(), std::vector<int32_t>{3, 4, 5, 6}, std::vector<int32_t>{3, 1, 2, 0}, tables, p.step->page_size());
+          step.reset(cuda(), std::vector<int32_t>{600, 4, 5, 6}, std::vector<int32_t>{3, 1, 2, 0}, tables, p.step->page_size());
           Attention q = p;
           q.step = &step;
           attention(cuda(), q);  // memory grows here, not under capture
           const uint64_t generation = step.generation();
+          ASSERT_TRUE(step.has_merges());
           cudaGraph_t graph;
           cudaGraphExec_t executable;
           cuda::check(cudaStreamBeginCapture(cuda().cuda().stream, cudaStreamCaptureModeThreadLocal));
@@ -343,6 +344,7 @@ TEST_P(AttentionCuda, AGraphIsReplayedWithOtherContents) {
           cuda::check(cudaGraphInstantiate(&executable, graph, 0));
           step.reset(cuda(), p.step->host_positions(), p.step->host_sequences(), tables, p.step->page_size());
           ASSERT_EQ(step.generation(), generation);
+          ASSERT_TRUE(step.has_merges());
           cuda::check(cudaGraphLaunch(executable, cuda().cuda().stream));
           cuda().synchronize();
           cudaGraphExecDestroy(executable);
@@ -351,6 +353,32 @@ TEST_P(AttentionCuda, AGraphIsReplayedWithOtherContents) {
         got);
     EXPECT_EQ(difference(want, got, head_dim), "") << "head_dim " << head_dim;
   }
+}
+
+// A recorded step holds the address of the states: who recorded one without splits must hear that the next one has some.
+TEST_P(AttentionCuda, MoreStatesMoveTheGeneration) {
+  World world({.query_heads = 4, .kv_heads = 1, .head_dim = 128, .page_size = 64}, {6000});
+  world.allocate(cuda(), 2);
+  world.write(cuda(), world.all_tokens());
+  Outputs unused;
+  world.run(
+      {{0, 5999}},
+      [&](const Attention& p) {
+        const std::span<const int32_t> tables[] = {p.step->page_table(0)};
+        AttentionStep step;
+        Attention q = p;
+        q.step = &step;
+        uint64_t generation = 0;
+        for (const int32_t position : {100, 5100, 5999, 300, 5900}) {
+          step.reset(cuda(), std::vector<int32_t>{position}, std::vector<int32_t>{0}, tables, p.step->page_size());
+          const bool more = position == 5100 || position == 5999 || generation == 0;
+          EXPECT_EQ(step.generation() != generation, more) << position;
+          attention(cuda(), q);
+          generation = step.generation();
+        }
+        cuda().synchronize();
+      },
+      unused);
 }
 
 // More decode rows than the machine takes at once: blocks go from item to item, long and short ones.
@@ -398,7 +426,7 @@ TEST_P(AttentionCuda, ControlsDiffer) {
     std::swap(moved.v(0)[64 * 128 + d], moved.v(0)[97 * 128 + d]);
   }
   std::vector<Token> some;
-  for (int32_t i = 98; i < 400; i += 2) some.push_back({0, i + 1});  // an even count of keys: everything cancels
+  for (int32_t i = 98; i < 400; i += 2) some.push_back({0, i + 1});  // 32 n keys: everything cancels
   Outputs same_rows;
   for (const Token& t : some) same_rows[t] = got.at(t);
   EXPECT_EQ(difference(on_gpu(world, some), same_rows, 128), "");

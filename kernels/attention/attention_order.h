@@ -12,11 +12,6 @@ inline constexpr int kBlock = numerics::kAttentionBlock;
 inline constexpr int kSplit = numerics::kAttentionSplit;
 inline constexpr int kSumLanes = numerics::kAttentionSumLanes;
 
-// The reference of a split moves only when a block's maximum passes it by more than this many powers of two. Then a later
-// block rarely rescales the accumulators; p stays below 2^8 (plus a rounding), far from any overflow, and bf16 keeps its
-// relative accuracy at any size.
-inline constexpr float kReferenceSlack = numerics::kAttentionSlack;
-
 struct KeyRange {
   int64_t begin = 0;
   int64_t end = 0;
@@ -27,11 +22,22 @@ INVAR_HD KeyRange visible_keys(int64_t position, int64_t window) {
   return KeyRange{window > 0 && end > window ? end - window : 0, end};
 }
 
-// c of the contract: scores are multiplied by it once, inside the exponent.
+// c of the contract: what a score times it is, is a power of two.
 INVAR_HD float exponent_scale(float scale) { return numerics::mul(scale, numerics::kLog2e); }
 
-// Weight of a state with reference `from` seen from reference `to`; exactly 1 when they are equal.
-INVAR_HD float rescale(float from, float to) { return numerics::exp2_fast(numerics::sub(from, to)); }
+// A split's reference and what depends on it. `c` as above, `step` = RN(c * kAttentionStep).
+INVAR_HD float exponent_step(float c) { return numerics::mul(c, numerics::kAttentionStep); }
+// Whether a block whose largest visible score (NaN passed over) is `largest` moves the reference.
+INVAR_HD bool moves(float largest, float step, float reference) {
+  return numerics::fma(largest, step, numerics::attention_offset(reference)) >= numerics::kAttentionMost;
+}
+INVAR_HD float moved_reference(float largest, float c, float reference) {
+  return numerics::attention_reference(reference, numerics::mul(largest, c));
+}
+// Weight of a key with score s: numerics::attention_weight(fma(s, step, attention_offset(reference))).
+
+// Factor of a state with reference `from` seen from reference `to` >= from; exactly 1 when they are equal.
+INVAR_HD float rescale(float from, float to) { return numerics::attention_rescale(from, to); }
 
 // tree over the lanes of the denominator.
 INVAR_HD float lane_tree(const float* l) {

@@ -89,13 +89,19 @@ void AttentionStep::reset(const Device& device, std::span<const int32_t> positio
   put(header.decode, plan_.decode);
   put(header.prefill, plan_.prefill);
   put(header.merge, plan_.merges);
+  // A recorded step holds the address of the states: one of fewer splits may have asked for less room, or for none.
+  if (states_bytes() > states_.size()) ++generation_;
   if (on_device_) device.upload(device_.data(), block, static_cast<size_t>(size) * sizeof(int32_t));
 }
 
+size_t AttentionStep::states_bytes() const {
+  return static_cast<size_t>(std::max(plan_.states, reserved_states_) * state_floats_) * sizeof(float);
+}
+
 float* AttentionStep::states(const Device& device, int64_t floats) const {
-  const size_t bytes = static_cast<size_t>(std::max(plan_.states, reserved_states_) * floats) * sizeof(float);
-  if (states_.size() < bytes) {
-    states_ = Buffer(device, bytes);
+  state_floats_ = std::max(state_floats_, floats);
+  if (states_.size() < states_bytes()) {
+    states_ = Buffer(device, states_bytes());
     ++generation_;
   }
   return states_.as<float>();

@@ -18,13 +18,17 @@ struct AttentionHeads {
 
 // Row r is a query at absolute position positions[r] of sequence sequences[r]. One staging block on the host goes to the device
 // in one copy, and nothing a kernel is launched with depends on what is in it: a CUDA graph of attention() may be replayed after
-// another reset() as long as generation(), rows() and the answers of has_decode() and has_prefill() are what they were.
+// another reset() as long as generation(), rows() and the answers of has_decode(), has_prefill() and has_merges() are what they
+// were.
 class AttentionStep {
  public:
   // Room for steps of up to so many rows, entries of all page tables together, and splits of 512 keys of all rows together.
   // A step that needs more is not refused: memory grows and generation() moves on.
   void reserve(const Device& device, int64_t rows, int64_t page_entries, int64_t splits);
 
+  // A sequence with one row: kernels may read the keys and values below it before the kernels that are queued ahead of
+  // attention() have ended, so they must have been written before the reset().
+  //
   // Host data, copied. page_tables: per sequence, page of tokens [i * page_size, (i + 1) * page_size); entries outside every
   // row's window are not read, and may be negative.
   void reset(const Device& device, std::span<const int32_t> positions, std::span<const int32_t> sequences,
@@ -46,13 +50,14 @@ class AttentionStep {
     return {host_at(entries_) + begins[sequence], static_cast<size_t>(begins[sequence + 1] - begins[sequence])};
   }
 
-  // Moves on when memory that kernels read has moved.
+  // Moves on when memory that kernels read has moved, or will move with the next attention().
   uint64_t generation() const { return generation_; }
 
   // Below: for the CUDA backend.
   const cuda::AttentionPlan& plan() const { return plan_; }
   bool has_decode() const { return !plan_.decode.empty(); }    // sequences with one row
   bool has_prefill() const { return !plan_.prefill.empty(); }  // sequences with more
+  bool has_merges() const { return plan_.decode_merges > 0; }  // a sequence with one row sees keys of several splits
   const cuda::PlanHeader* device_plan() const { return reinterpret_cast<const cuda::PlanHeader*>(device_.data()); }
   // Room for the states of splits, `floats` for each (row, split) that is kept.
   float* states(const Device& device, int64_t floats) const;
@@ -61,10 +66,12 @@ class AttentionStep {
   const int32_t* host_at(int64_t offset) const { return host_.as<int32_t>() + offset; }
   const int32_t* at(int64_t offset) const { return (on_device_ ? device_ : host_).as<int32_t>() + offset; }
   void make_room(const Device& device, int64_t words);
+  size_t states_bytes() const;
 
   int64_t rows_ = 0, sequence_count_ = 0, page_size_ = 0;
   int64_t positions_ = 0, sequences_ = 0, entries_ = 0, begins_ = 0;  // in int32 from the start of the block
   int64_t reserved_states_ = 0;
+  mutable int64_t state_floats_ = 0;  // most that a problem of this step's user has asked for
   bool on_device_ = false;
   Buffer host_, device_;
   cuda::AttentionPlan plan_;

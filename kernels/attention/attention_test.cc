@@ -246,128 +246,49 @@ TEST_P(AttentionTest, NegativeZeroValuesGiveOneSignOfZero) {
   }
 }
 
+// Flat, ordinary and sharp rows. What bf16 rounds off (of y, and of the weights: both 2^-9 at most) and the weights' own error of
+// 6.6e-4 allow 0.005 of |y| + sum p |v|; measured 0.0031 at worst and 0.0019 in the root mean square.
 TEST_P(AttentionTest, CloseToSoftmaxInDouble) {
-  const Shape shape{.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16};
-  World world(shape, {1100});
-  const Device device = device_of(GetParam(), detect_isa());
-  world.allocate(device, 7);
-  world.write(device, world.all_tokens());
-  Outputs got;
-  world.run({{0, 0}, {0, 100}, {0, 1099}}, schedule(device), got);
-  for (const auto& [token, row] : got) {
-    for (int64_t head = 0; head < 2; ++head) {
-      std::vector<double> s, o(64, 0.0);
-      for (int32_t j = 0; j <= token.position; ++j) {
-        double dot = 0;
-        for (int d = 0; d < 64; ++d)
-          dot += static_cast<double>(widen(world.query(token, head)[d])) * widen(world.key({0, j}, 0)[d]);
-        s.push_back(dot / 8.0);
+  for (const float gain : {0.1f, 1.0f, 4.0f, 12.0f}) {
+    World world({.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16}, {1100});
+    for (Bf16& q : world.q(0)) q = bf(widen(q) * gain);
+    const Device device = device_of(GetParam(), detect_isa());
+    world.allocate(device, 7);
+    world.write(device, world.all_tokens());
+    std::vector<Token> rows;
+    for (int32_t position = 0; position < 1100; position += 7) rows.push_back({0, position});
+    Outputs got;
+    world.run(rows, schedule(device), got);
+    double error = 0, size = 0;
+    for (const auto& [token, row] : got) {
+      for (int64_t head = 0; head < 2; ++head) {
+        std::vector<double> s, o(64, 0.0), magnitude(64, 0.0);
+        for (int32_t j = 0; j <= token.position; ++j) {
+          double dot = 0;
+          for (int d = 0; d < 64; ++d)
+            dot += static_cast<double>(widen(world.query(token, head)[d])) * widen(world.key({0, j}, 0)[d]);
+          s.push_back(dot / 8.0);
+        }
+        const double largest = *std::max_element(s.begin(), s.end());
+        double sum = 0;
+        for (int32_t j = 0; j <= token.position; ++j) {
+          const double p = std::exp(s[j] - largest);
+          sum += p;
+          for (int d = 0; d < 64; ++d) {
+            o[d] += p * widen(world.value({0, j}, 0)[d]);
+            magnitude[d] += p * std::fabs(widen(world.value({0, j}, 0)[d]));
+          }
+        }
+        for (int d = 0; d < 64; ++d) {
+          const double want = o[d] / sum, e = widen(row[head * 64 + d]) - want;
+          ASSERT_LE(std::fabs(e), 0.0035 * (std::fabs(want) + magnitude[d] / sum)) << token.position << " gain " << gain;
+          error += e * e;
+          size += want * want;
+        }
       }
-      const double largest = *std::max_element(s.begin(), s.end());
-      double sum = 0;
-      for (int32_t j = 0; j <= token.position; ++j) {
-        const double p = std::exp(s[j] - largest);
-        sum += p;
-        for (int d = 0; d < 64; ++d) o[d] += p * widen(world.value({0, j}, 0)[d]);
-      }
-      for (int d = 0; d < 64; ++d) EXPECT_NEAR(widen(row[head * 64 + d]), o[d] / sum, 0.002 + 0.008 * std::fabs(o[d] / sum));
     }
+    EXPECT_LT(std::sqrt(error / size), 0.0021) << "gain " << gain;
   }
-}
-
-// The order once more, written from the README with plain loops and free choice of where splits and blocks begin: with the
-// contract's borders it must agree with the reference, with any other rule it must not.
-struct Borders {
-  int64_t split = 512;  // keys a split
-  int64_t origin = 0;   // key at which blocks and splits are counted from
-  float slack = 8.0f;
-  bool descending = false;  // the value chain inside a block
-};
-std::vector<Bf16> written_out(const World& world, const Token& token, const Borders& borders) {
-  const int64_t hd = world.shape().head_dim;
-  std::vector<Bf16> y;
-  const float c = world.scale() * numerics::kLog2e;
-  for (int64_t head = 0; head < world.shape().query_heads; ++head) {
-    const int64_t kv = head * world.shape().kv_heads / world.shape().query_heads;
-    float total_reference = 0, total_l = 0;
-    std::vector<float> total_o;
-    int64_t key = 0;
-    while (key <= token.position) {
-      const auto next_border = [&](int64_t at, int64_t step) {
-        return at < borders.origin ? borders.origin : at + step - (at - borders.origin) % step;
-      };
-      const int64_t split_end = std::min<int64_t>(token.position + 1, next_border(key, borders.split));
-      float m = -std::numeric_limits<float>::infinity();
-      std::vector<float> l(8, 0.0f), o(hd, 0.0f);
-      while (key < split_end) {
-        const int64_t block_end = std::min(split_end, next_border(key, 64));
-        std::vector<float> s;
-        for (int64_t j = key; j < block_end; ++j) {
-          float dot = 0;
-          for (int64_t d = 0; d < hd; ++d)
-            dot = std::fmaf(widen(world.query(token, head)[d]),
-                            widen(world.key({token.sequence, static_cast<int32_t>(j)}, kv)[d]), dot);
-          s.push_back(dot);
-        }
-        const float candidate = *std::max_element(s.begin(), s.end()) * c;
-        if (candidate - m > borders.slack) {
-          const float alpha = numerics::exp2_fast(m - candidate);
-          for (float& x : l) x *= alpha;
-          for (float& x : o) x *= alpha;
-          m = candidate;
-        }
-        for (int64_t j = key; j < block_end; ++j) {
-          const float p = numerics::exp2_fast(std::fmaf(s[j - key], c, -m));
-          l[j % 8] += p;
-          s[j - key] = widen(bf(p));
-        }
-        for (int64_t i = key; i < block_end; ++i) {
-          const int64_t j = borders.descending ? key + block_end - 1 - i : i;
-          for (int64_t d = 0; d < hd; ++d)
-            o[d] = std::fmaf(s[j - key], widen(world.value({token.sequence, static_cast<int32_t>(j)}, kv)[d]), o[d]);
-        }
-        key = block_end;
-      }
-      const float sum = ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
-      if (total_o.empty()) {
-        total_reference = m, total_l = sum, total_o = o;
-        continue;
-      }
-      const float r = std::max(total_reference, m);
-      const float a = numerics::exp2_fast(total_reference - r), b = numerics::exp2_fast(m - r);
-      total_reference = r;
-      total_l = std::fmaf(sum, b, total_l * a);
-      for (int64_t d = 0; d < hd; ++d) total_o[d] = std::fmaf(o[d], b, total_o[d] * a);
-    }
-    for (int64_t d = 0; d < hd; ++d) y.push_back(bf(total_o[d] * (1.0f / total_l)));
-  }
-  return y;
-}
-
-TEST(AttentionOrder, OtherBordersGiveOtherBits) {
-  World world({.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16}, {1100});
-  world.cancel();
-  const Device device = device_of(Profile::kPortable, detect_isa());
-  world.allocate(device, 7);
-  world.write(device, world.all_tokens());
-  std::vector<Token> rows;
-  for (int32_t position = 63; position < 1100; position += 61) rows.push_back({0, position});
-  Outputs got, contract, by_count, by_chunk, no_slack, descending;
-  world.run(rows, schedule(device), got);
-  for (const Token& t : rows) {
-    contract[t] = written_out(world, t, {});
-    by_count[t] = written_out(world, t, {.split = (t.position + 1 + 3) / 4});
-    by_chunk[t] = written_out(world, t, {.origin = 17});
-    no_slack[t] = written_out(world, t, {.slack = 0.0f});
-    descending[t] = written_out(world, t, {.descending = true});
-  }
-  EXPECT_EQ(difference(contract, got, 64), "");
-  // Control arms: a fixed count of splits over the length, borders counted from where a chunk began, a reference that follows
-  // each new maximum, keys of a block taken backwards.
-  EXPECT_NE(difference(by_count, got, 64), "");
-  EXPECT_NE(difference(by_chunk, got, 64), "");
-  EXPECT_NE(difference(no_slack, got, 64), "");
-  EXPECT_NE(difference(descending, got, 64), "");
 }
 
 TEST(AttentionOrder, ProfilesDiffer) {

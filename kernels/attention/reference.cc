@@ -26,7 +26,8 @@ class Row {
         kv_head_(problem.kv_head_of[head]),
         table_(problem.step->page_table(problem.step->host_sequences()[row])),
         keys_(visible_keys(problem.step->host_positions()[row], problem.window)),
-        c_(exponent_scale(problem.scale)) {}
+        c_(exponent_scale(problem.scale)),
+        step_(exponent_step(c_)) {}
 
   void run(Bf16* y) const {
     State total;
@@ -76,19 +77,19 @@ class Row {
         scores[j - block] = score(j);
         largest = std::max(largest, scores[j - block]);
       }
-      const float candidate = nm::mul(largest, c_);
-      if (nm::sub(candidate, state.reference) > kReferenceSlack) {
-        const float alpha = rescale(state.reference, candidate);
+      if (moves(largest, step_, state.reference)) {
+        const float reference = moved_reference(largest, c_, state.reference);
+        const float alpha = rescale(state.reference, reference);
         for (float& l : lanes) l = nm::mul(l, alpha);
         for (float& o : state.o) o = nm::mul(o, alpha);
-        state.reference = candidate;
+        state.reference = reference;
       }
+      const float offset = nm::attention_offset(state.reference);
       Bf16 weights[kBlock] = {};
       for (int64_t j = begin; j < end; ++j) {
-        const float x = nm::fma(scores[j - block], c_, -state.reference);
-        const float p = x == x ? nm::exp2_fast(x) : x;
-        lanes[j % kSumLanes] = nm::add(lanes[j % kSumLanes], p);
-        weights[j - block] = nm::bf(p);
+        const Bf16 p = nm::bf(nm::attention_weight(nm::fma(scores[j - block], step_, offset)));
+        lanes[j % kSumLanes] = nm::add(lanes[j % kSumLanes], nm::widen(p));
+        weights[j - block] = p;
       }
       for (int64_t d = 0; d < p_.head_dim; ++d) state.o[d] = chain(state.o[d], weights, block, begin, end, d);
     }
@@ -126,7 +127,7 @@ class Row {
   const int64_t kv_head_;
   const std::span<const int32_t> table_;
   const KeyRange keys_;
-  const float c_;
+  const float c_, step_;
 };
 
 }  // namespace

@@ -17,7 +17,8 @@ struct SplitTile {
   int64_t head_dim = 0;
   int64_t vectors = 0;        // query vectors: rows x heads that read this KV head
   int64_t rows_per_tile = 0;  // vectors are taken in register tiles of this many, at most kTileRows
-  float c = 0;                // exponent scale
+  float c = 0;                // attention_order::exponent_scale
+  float step = 0;             // attention_order::exponent_step(c)
   // portable: fp32 [register tile][head_dim][kTileRows]; tc: [register tile][groups of 16 d][rows_per_tile]
   const float* q = nullptr;
   const TensorCoreGroup* q_groups = nullptr;

@@ -28,20 +28,29 @@ struct Lanes : LanesAvx2 {
   static void store_words(uint32_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
   static __m256i low_words(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi32(0xffff)); }
   static __m256i high_words(__m256i v) { return _mm256_srli_epi32(v, 16); }
-  // numerics::exp2_fast; NaN stays NaN.
-  static V exp2_fast(V x) {
-    const V y = _mm256_min_ps(splat(128.0f), x);  // NaN comes from the second operand; at 128 the exponent field says +inf
-    const V t = add(y, splat(numerics::kRoundMagic));
-    const V f = sub(y, sub(t, splat(numerics::kRoundMagic)));
-    V p = splat(numerics::kExp2Fast[numerics::kExp2FastDegree - 1]);
-    for (int i = numerics::kExp2FastDegree - 2; i >= 0; --i) p = fma(p, f, splat(numerics::kExp2Fast[i]));
-    p = fma(p, f, splat(1.0f));
-    // The low 9 bits of t are those of n; the magic's own are zero.
-    p = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23)));
-    p = _mm256_andnot_ps(_mm256_cmp_ps(x, splat(-126.0f), _CMP_LT_OQ), p);
-    return _mm256_or_ps(p, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  // Whether every t is in [2, 3), or +0.
+  template <int N>
+  static bool all_inside(const V (&t)[N]) {
+    V any = t[0];
+    for (int i = 1; i < N; ++i) any = _mm256_or_ps(any, t[i]);
+    return _mm256_testz_si256(_mm256_castps_si256(any), _mm256_set1_epi32(static_cast<int>(numerics::kAttentionOutside))) != 0;
   }
-  // bf of a weight, widened again. Weights are >= +0; a NaN may come out as any value, the denominator carries it.
+  // numerics::attention_weight_inside.
+  static V weight_inside(V t) {
+    const __m256i u = _mm256_slli_epi32(_mm256_castps_si256(t), 8);
+    const V m =
+        _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(u, _mm256_set1_epi32(0x7fffff)), _mm256_set1_epi32(0x3f800000)));
+    V g = splat(numerics::kAttentionWeight[3]);
+    for (int i = 2; i >= 0; --i) g = fma(g, m, splat(numerics::kAttentionWeight[i]));
+    return mul(_mm256_castsi256_ps(u), g);
+  }
+  // numerics::attention_weight; a NaN becomes the one that round_weight leaves alone.
+  static V weight(V t) {
+    V p = _mm256_and_ps(weight_inside(t), _mm256_cmp_ps(t, splat(numerics::kAttentionLeast), _CMP_GE_OQ));
+    p = _mm256_blendv_ps(p, splat(2.0f), _mm256_cmp_ps(t, splat(numerics::kAttentionMost), _CMP_GE_OQ));
+    return _mm256_blendv_ps(p, splat(__builtin_nanf("")), _mm256_cmp_ps(t, t, _CMP_UNORD_Q));
+  }
+  // bf of a weight, widened again. Weights are >= +0, or the NaN of weight().
   static V round_weight(V p) {
     const __m256i u = _mm256_castps_si256(p);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));

@@ -24,17 +24,29 @@ struct Lanes : LanesAvx512 {
   static void store_words(uint32_t* p, __m512i v) { _mm512_storeu_si512(p, v); }
   static __m512i low_words(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi32(0xffff)); }
   static __m512i high_words(__m512i v) { return _mm512_srli_epi32(v, 16); }
-  // numerics::exp2_fast; NaN stays NaN.
-  static V exp2_fast(V x) {
-    const V y = _mm512_min_ps(splat(128.0f), x);  // NaN comes from the second operand; 2^128 is +inf and so is all above
-    const V n = _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const V f = sub(y, n);
-    V p = splat(numerics::kExp2Fast[numerics::kExp2FastDegree - 1]);
-    for (int i = numerics::kExp2FastDegree - 2; i >= 0; --i) p = fma(p, f, splat(numerics::kExp2Fast[i]));
-    p = fma(p, f, splat(1.0f));
-    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, splat(-126.0f), _CMP_NLT_UQ), p, n);
+  // Whether every t is in [2, 3), or +0.
+  template <int N>
+  static bool all_inside(const V (&t)[N]) {
+    __m512i any = _mm512_castps_si512(t[0]);
+    for (int i = 1; i < N; ++i) any = _mm512_or_si512(any, _mm512_castps_si512(t[i]));
+    return _mm512_test_epi32_mask(any, _mm512_set1_epi32(static_cast<int>(numerics::kAttentionOutside))) == 0;
   }
-  // bf of a weight, widened again. Weights are >= +0; a NaN may come out as any value, the denominator carries it.
+  // numerics::attention_weight_inside.
+  static V weight_inside(V t) {
+    const __m512i u = _mm512_slli_epi32(_mm512_castps_si512(t), 8);
+    const V m =
+        _mm512_castsi512_ps(_mm512_or_si512(_mm512_and_si512(u, _mm512_set1_epi32(0x7fffff)), _mm512_set1_epi32(0x3f800000)));
+    V g = splat(numerics::kAttentionWeight[3]);
+    for (int i = 2; i >= 0; --i) g = fma(g, m, splat(numerics::kAttentionWeight[i]));
+    return mul(_mm512_castsi512_ps(u), g);
+  }
+  // numerics::attention_weight; a NaN becomes the one that round_weight leaves alone.
+  static V weight(V t) {
+    V p = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(t, splat(numerics::kAttentionLeast), _CMP_GE_OQ), weight_inside(t));
+    p = _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(t, splat(numerics::kAttentionMost), _CMP_GE_OQ), splat(2.0f));
+    return _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(t, t, _CMP_UNORD_Q), splat(__builtin_nanf("")));
+  }
+  // bf of a weight, widened again. Weights are >= +0, or the NaN of weight().
   static V round_weight(V p) {
     const __m512i u = _mm512_castps_si512(p);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));

@@ -18,33 +18,78 @@ constexpr int kSumLanes = numerics::kAttentionSumLanes;
 constexpr int least(int a, int b) { return a < b ? a : b; }
 constexpr int most(int a, int b) { return a < b ? b : a; }
 
-// One row of scores becomes weights p, rounded to bf16; the row's state moves on. Keys outside [begin, end) get p = 0.
+// numerics::attention_rescale. Written out, and with builtins, because a file compiled for AVX-512 calls no inline function of
+// another header (lanes/lanes_avx512.h).
+inline float rescale(float from, float to) {
+  const float d = from - to;
+  if (d != d) return d;
+  if (d < -126.0f) return 0.0f;
+  return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, d + (numerics::kRoundMagic + 127.0f)) << 23);
+}
+
+// offset(r) of the order.
+inline float offset_of(float reference) { return __builtin_fmaf(reference, -numerics::kAttentionStep, numerics::kAttentionZero); }
+
+// What an ordinary block does not need: a reference that moves, keys that are masked, weights at the ends of their range. Apart,
+// because inlined it takes registers from the short way.
 template <class L>
-inline void softmax_block(float* scores, int begin, int end, float c, float* reference, float* lanes, float* o, int64_t o_count) {
+__attribute__((noinline)) void settle_block(const float* scores, int begin, int end, float c, float step, float* reference,
+                                            float* lanes, float* o, int64_t o_count, typename L::V (&p)[kBlock / L::kWidth]) {
   using V = typename L::V;
   constexpr int kVectors = kBlock / L::kWidth;
+  const bool whole = begin <= 0 && end >= kBlock;
+  // A NaN may hide the largest score from this maximum, or not: its own weight makes the denominator NaN either way.
   const V low = L::splat(-__builtin_inff());
-  V s[kVectors];
-  for (int i = 0; i < kVectors; ++i) s[i] = L::load(scores + i * L::kWidth);
-  if (begin > 0 || end < kBlock)  // -inf gives p = +0 below
-    for (int i = 0; i < kVectors; ++i) s[i] = L::keep(s[i], low, begin - i * L::kWidth, end - i * L::kWidth);
   V m[kVectors];
-  for (int i = 0; i < kVectors; ++i) m[i] = s[i];
+  for (int i = 0; i < kVectors; ++i) {
+    m[i] = L::load(scores + i * L::kWidth);
+    if (!whole) m[i] = L::keep(m[i], low, begin - i * L::kWidth, end - i * L::kWidth);
+  }
   for (int n = kVectors / 2; n > 0; n /= 2)
     for (int i = 0; i < n; ++i) m[i] = L::max(m[i], m[i + n]);
-  const float candidate = L::largest(m[0]) * c;
-  if (candidate - *reference > attention_order::kReferenceSlack) {
-    const V alpha = L::exp2_fast(L::splat(*reference - candidate));
+  const float largest = L::largest(m[0]);
+  if (__builtin_fmaf(largest, step, offset_of(*reference)) >= numerics::kAttentionMost) {
+    const float moved = ((largest * c + numerics::kRoundMagic) - numerics::kRoundMagic) + numerics::kAttentionHeadroom;
+    const float to = moved > *reference ? moved : *reference;
+    const V alpha = L::splat(rescale(*reference, to));
     L::store_sums(lanes, L::scale_sums(L::load_sums(lanes), alpha));
     for (int64_t d = 0; d < o_count; d += L::kWidth) L::store(o + d, L::mul(L::load(o + d), alpha));
-    *reference = candidate;
+    *reference = to;
   }
-  const V shift = L::splat(-*reference), factor = L::splat(c);
-  auto sums = L::load_sums(lanes);
+  const V factor = L::splat(step), offset = L::splat(offset_of(*reference));
   for (int i = 0; i < kVectors; ++i) {
-    const V p = L::exp2_fast(L::fma(s[i], factor, shift));
-    sums = L::add_sums(sums, p);
-    L::store(scores + i * L::kWidth, L::round_weight(p));
+    p[i] = L::weight(L::fma(L::load(scores + i * L::kWidth), factor, offset));
+    if (!whole) p[i] = L::keep(p[i], L::splat(0.0f), begin - i * L::kWidth, end - i * L::kWidth);
+  }
+}
+
+// One row of scores becomes weights p, rounded to bf16; the row's state moves on. Keys outside [begin, end) get p = 0.
+//
+// An ordinary block, seen whole and with every t in [2, 3) against the reference that is, moves nothing and needs no maximum.
+template <class L>
+inline void softmax_block(float* scores, int begin, int end, float c, float step, float* reference, float* lanes, float* o,
+                          int64_t o_count) {
+  using V = typename L::V;
+  constexpr int kVectors = kBlock / L::kWidth;
+  const V factor = L::splat(step), offset = L::splat(offset_of(*reference));
+  V t[kVectors];
+  for (int i = 0; i < kVectors; ++i) t[i] = L::fma(L::load(scores + i * L::kWidth), factor, offset);
+  auto sums = L::load_sums(lanes);
+  if (__builtin_expect(begin <= 0 && end >= kBlock && L::all_inside(t), 1)) {
+    for (int i = 0; i < kVectors; ++i) {
+      const V p = L::round_weight(L::weight_inside(t[i]));
+      sums = L::add_sums(sums, p);
+      L::store(scores + i * L::kWidth, p);
+    }
+  } else {
+    V p[kVectors];
+    settle_block<L>(scores, begin, end, c, step, reference, lanes, o, o_count, p);
+    sums = L::load_sums(lanes);
+    for (int i = 0; i < kVectors; ++i) {
+      const V rounded = L::round_weight(p[i]);
+      sums = L::add_sums(sums, rounded);
+      L::store(scores + i * L::kWidth, rounded);
+    }
   }
   L::store_sums(lanes, sums);
 }
@@ -93,8 +138,8 @@ void register_tile(const SplitTile& t, const M& matrix, int64_t first) {
     matrix.template scores<R>(t, first, block, scores);
     for (int r = 0; r < R; ++r) {
       if (ranges.begin[r] >= ranges.end[r]) continue;
-      softmax_block<L>(scores + r * kBlock, ranges.begin[r], ranges.end[r], t.c, t.reference + first + r, l + r * kSumLanes,
-                       o + r * t.o_stride, t.o_stride);
+      softmax_block<L>(scores + r * kBlock, ranges.begin[r], ranges.end[r], t.c, t.step, t.reference + first + r,
+                       l + r * kSumLanes, o + r * t.o_stride, t.o_stride);
     }
     matrix.template values<R>(t, scores, block, ranges, o);
   }

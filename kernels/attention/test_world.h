@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <random>
@@ -22,9 +23,9 @@ using numerics::bf;
 using numerics::widen;
 
 // What the numbers look like. Every schedule must give the reference's bits on each.
-enum class Values { kNormal, kWide, kEqualScores, kZeros, kSubnormal, kHugeScores };
-constexpr Values kAllValues[] = {Values::kNormal, Values::kWide,      Values::kEqualScores,
-                                 Values::kZeros,  Values::kSubnormal, Values::kHugeScores};
+enum class Values { kNormal, kWide, kEqualScores, kZeros, kSubnormal, kHugeScores, kWanderingScores };
+constexpr Values kAllValues[] = {Values::kNormal,    Values::kWide,       Values::kEqualScores,    Values::kZeros,
+                                 Values::kSubnormal, Values::kHugeScores, Values::kWanderingScores};
 
 inline Bf16 draw(std::mt19937& rng, Values values) {
   std::normal_distribution<float> normal;
@@ -41,6 +42,8 @@ inline Bf16 draw(std::mt19937& rng, Values values) {
       return Bf16{static_cast<uint16_t>((rng() & 0x8000) | (rng() % 4 ? rng() & 0xff : rng() % 0x4000))};
     case Values::kHugeScores:
       return bf(normal(rng) * 3000.0f);
+    case Values::kWanderingScores:  // before World::wander
+      return bf(normal(rng));
   }
   return Bf16{0};
 }
@@ -72,6 +75,9 @@ class World {
     }
     for (int64_t h = 0; h < shape.query_heads; ++h)
       kv_head_of_.push_back(static_cast<int32_t>(h * shape.kv_heads / shape.query_heads));
+    if (values != Values::kWanderingScores) return;
+    for (int32_t s = 0; s < static_cast<int32_t>(lengths_.size()); ++s)
+      for (int64_t head = 0; head < shape.kv_heads; ++head) wander(rng, s, head, s % 4 == 3);
   }
 
   std::vector<Bf16>& q(int sequence) { return q_[sequence]; }
@@ -82,15 +88,24 @@ class World {
   const Shape& shape() const { return shape_; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
 
-  // Every second key repeats the one before with the opposite value: sums cancel, and what is left shows the order of adding.
+  // Of every 32 keys the latter 16 repeat the former with the opposite values, which are of many sizes: sums cancel, and what is
+  // left shows the order of adding. (Not key by key: neighbours would leave an exact zero, and so would a group of 16 of the
+  // tensor-core rule.)
   void cancel() {
     const int64_t width = shape_.kv_heads * shape_.head_dim;
-    for (size_t s = 0; s < lengths_.size(); ++s)
-      for (int64_t i = 1; i < lengths_[s]; i += 2)
+    for (size_t s = 0; s < lengths_.size(); ++s) {
+      for (int64_t i = 0; i < lengths_[s]; ++i) {
+        Bf16 *k = &k_[s][i * width], *v = &v_[s][i * width];
         for (int64_t d = 0; d < width; ++d) {
-          k_[s][i * width + d] = k_[s][(i - 1) * width + d];
-          v_[s][i * width + d] = Bf16{static_cast<uint16_t>(v_[s][(i - 1) * width + d].bits ^ 0x8000)};
+          if (i % 32 < 16) {
+            v[d] = bf(std::ldexp(widen(v[d]), static_cast<int>(i * 11 % 16) - 8));
+          } else {
+            k[d] = k[d - 16 * width];
+            v[d] = Bf16{static_cast<uint16_t>(v[d - 16 * width].bits ^ 0x8000)};
+          }
         }
+      }
+    }
   }
   // The token's values become NaN and infinities, in every head; with `keys` its keys NaN.
   void spoil(const Token& token, bool keys = false) {
@@ -99,6 +114,22 @@ class World {
     for (int64_t d = 0; d < width; ++d) {
       v_[token.sequence][first + d] = Bf16{kNoNumbers[d % 3]};
       if (keys) k_[token.sequence][first + d] = Bf16{0x7fc0};
+    }
+  }
+  // Queries (1, 1, 1, 0 ..): the raw score of each with a key is the sum of the key's first three elements.
+  void level_queries(int32_t sequence) {
+    std::vector<Bf16>& q = q_[sequence];
+    for (size_t i = 0; i < q.size(); ++i) q[i] = bf(static_cast<int64_t>(i) % shape_.head_dim < 3 ? 1.0f : 0.0f);
+  }
+  // For sequences with such queries: the raw score of this key is `score`, exactly and in both profiles.
+  void set_score(const Token& key, int64_t kv_head, float score) {
+    const int64_t hd = shape_.head_dim;
+    Bf16* k = &k_[key.sequence][(key.position * shape_.kv_heads + kv_head) * hd];
+    std::fill(k, k + hd, Bf16{0});
+    for (int piece = 0; piece < 3; ++piece) {
+      k[piece] = Bf16{static_cast<uint16_t>(numerics::float_bits(score) >> 16)};
+      if (!std::isfinite(score)) break;
+      score -= widen(k[piece]);
     }
   }
   AttentionHeads& planned_heads() { return heads_; }
@@ -195,6 +226,31 @@ class World {
   }
 
  private:
+  // Scores whose level, in powers of two, walks up and down by much more than a split's reference follows and its weights reach,
+  // with single keys at the edges of what a weight can be, and values that make up for small weights, so that these show.
+  // `huge`: some beyond what an exponent can say to a fraction.
+  void wander(std::mt19937& rng, int32_t sequence, int64_t kv_head, bool huge) {
+    constexpr float kSteps[] = {-70, -20, -3, 0, 3, 10, 40};
+    constexpr float kHuge[] = {4.19e6f, 4.2e6f, -4.3e6f, 9e6f, -2e7f, 1e9f, -1e9f, 1e30f, -1e30f};
+    std::normal_distribution<float> normal;
+    const float c = scale() * numerics::kLog2e;
+    float level = 0, highest = 0;
+    level_queries(sequence);
+    for (int32_t j = 0; j < lengths_[sequence]; ++j) {
+      if (j % 512 == 0) level = highest = 0;
+      if (rng() % 48 == 0) level += kSteps[rng() % std::size(kSteps)];
+      float x = level + 2 * normal(rng);
+      if (rng() % 16 == 0) x = std::nearbyint(highest) + (rng() % 2 ? -120.5f : 7.5f) + std::ldexp(normal(rng), -4);
+      if (huge && rng() % 8 == 0) x = kHuge[rng() % std::size(kHuge)] * (1 + std::ldexp(normal(rng), -22));
+      highest = std::max(highest, x);
+      Bf16* v = &v_[sequence][(j * shape_.kv_heads + kv_head) * shape_.head_dim];
+      for (int64_t d = 0; d < shape_.head_dim; d += 2)
+        v[d] = bf(std::ldexp(normal(rng), std::clamp(static_cast<int>(std::min(highest - x, 1e3f)), 0, 122)));
+      if (j > 0 && rng() % 64 == 0) x = -std::numeric_limits<float>::infinity();
+      set_score({sequence, j}, kv_head, x / c);
+    }
+  }
+
   static std::vector<Bf16> fill(std::mt19937& rng, int64_t count, Values values) {
     std::vector<Bf16> x(count);
     for (Bf16& e : x) e = draw(rng, values);

@@ -47,6 +47,18 @@ struct ColumnLinear {
 void linear_column(const Device& device, const ColumnLinear& problem);
 void linear_column_reference(Profile profile, const ColumnLinear& problem);
 
+// Where a row-parallel linear's values go instead of `partials`: to places that others read while it still runs, in the memory of
+// several GPUs. Each place is two areas that take turns, [nodes of this problem][rows][outputs] in each. What reads them is told
+// by the words themselves: one that is not there yet is `absent`, a NaN that is written as another one.
+struct RowTargets {
+  static constexpr int kMost = 8;
+  int count = 0;                   // 0: values go to `partials`
+  float* values[kMost] = {};       // in the first area of each, 16-byte aligned
+  int64_t area = 0;                // floats from the first area to the second
+  const uint64_t* turn = nullptr;  // of the device, read behind all earlier kernels: an even number is the second area's turn
+  uint32_t absent = 0;
+};
+
 // Row-parallel: the rank holds k of segments [first, last), i.e. weights.inputs() == begin[last] - begin[first] and x starts at
 // begin[first]. Writes one fp32 value per output and node: partials[i * node_stride + m * outputs + n] for node i of `nodes`.
 struct RowLinear {
@@ -64,12 +76,19 @@ struct RowLinear {
   // [rows][outputs]. What lies in `partials` then means nothing.
   Bf16* y = nullptr;
   const Bf16* bias = nullptr;  // [outputs] or null
+  // Only where row_sends(): the kernel behind this one may read them before this one has ended. It begins behind all that was
+  // queued before this one.
+  RowTargets targets;
 };
 void linear_row(const Device& device, const RowLinear& problem);
 void linear_row_reference(Profile profile, const RowLinear& problem);
 // Does linear_row write y in one pass? If not, it writes the root and rounds it in a second one, which a caller who merges nodes
 // together with his next step does not need. Looks at everything but y and bias.
 bool row_finishes(const Device& device, const RowLinear& problem);
+// Can linear_row write to targets, for a rank that holds segments [first, last) and ships `nodes`? The same answer on each rank
+// that asks about the same share.
+bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
+               const std::vector<TreeNode>& nodes);
 inline bool root_alone(const std::vector<TreeNode>& nodes) {
   return nodes.size() == 1 && 1 << nodes[0].level == numerics::kSegments;
 }

@@ -1,14 +1,14 @@
 // Speed of the tc profile's linears on a Hopper GPU, on layers of Qwen3-8B and Llama-3.1-70B, whole and as one of eight shards.
 //
-//   kernels_linear_cuda_bench [--rows 1,8,16,32,64] [--layer TEXT] [--plans N] [--time-limit S]
+//   kernels_linear_cuda_bench [--rows 1,8,16,32,64] [--layer TEXT] [--plans N] [--only TEXT] [--time-limit S]
 //
 // Up to 64 rows: time of one call inside a graph of dependent calls, weights rotated through more than 300 MB so that they come
 // from HBM; share of a plain read kernel's bandwidth; ratio to cuBLASLt's best of 8 heuristic algorithms in a graph of the same
 // kind.
-// --plans N times every plan and prints the best N. More rows: TFLOP/s and ratio to cuBLASLt, taken in turns, since the clock
-// follows the power; with each the mean clock and the share of the products that the tensor cores could form at it. Row-parallel
-// layers of several ranks write fp32 values of tree nodes: there cuBLASLt writes fp32, too, and the ratio to its bf16 is told
-// beside.
+// --plans N times every plan and prints the best N, with --only TEXT those whose description has that in it. More rows: TFLOP/s
+// and ratio to cuBLASLt, taken in turns, since the clock follows the power; with each the mean clock and the share of the
+// products that the tensor cores could form at it. Row-parallel layers of several ranks write fp32 values of tree nodes: there
+// cuBLASLt writes fp32, too, and the ratio to its bf16 is told beside.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -60,6 +60,9 @@ constexpr Layer kLayers[] = {
     {"qwen3-8b/8 o", 4096, 4096, 512, 2, 3},
     {"qwen3-8b/8 down", 4096, 12288, 64, 2, 3},
     {"qwen3-8b/4 down", 4096, 12288, 64, 2, 4},
+    {"qwen3-8b/4 o", 4096, 4096, 512, 2, 4},
+    {"qwen3-8b/2 o", 4096, 4096, 512, 0, 4},
+    {"qwen3-8b/2 down", 4096, 12288, 64, 0, 4},
     {"llama-70b qkv", 10240, 8192},
     {"llama-70b gate_up", 57344, 8192},
     {"llama-70b o", 8192, 8192, 1024, 0, 8},
@@ -85,6 +88,7 @@ struct Options {
   std::vector<int64_t> rows = {1, 8, 16, 32, 64};
   std::string layer;
   int plans = 0;
+  std::string only;
   double time_limit = 100;
 };
 
@@ -307,6 +311,7 @@ class Bench {
     };
     std::vector<Timed> timed;
     for (const tc::DecodePlan& plan : tc::decode_plans(shape, chip)) {
+      if (plan.describe().find(options_.only) == std::string::npos) continue;
       const auto f = [&](int turn) { call(w, turn, shape, plan); };
       try {
         f(0);  // registers of too many threads: not in the middle of a capture
@@ -435,7 +440,8 @@ class Bench {
 };
 
 int usage() {
-  std::fprintf(stderr, "usage: kernels_linear_cuda_bench [--rows 1,8,16] [--layer TEXT] [--plans N] [--time-limit S]\n");
+  std::fprintf(stderr,
+               "usage: kernels_linear_cuda_bench [--rows 1,8,16] [--layer TEXT] [--plans N] [--only TEXT] [--time-limit S]\n");
   return 2;
 }
 
@@ -456,6 +462,8 @@ int main_with(int argc, char** argv) {
       options.layer = value;
     } else if (flag == "--plans") {
       options.plans = std::stoi(value);
+    } else if (flag == "--only") {
+      options.only = value;
     } else if (flag == "--time-limit") {
       options.time_limit = std::stod(value);
     } else {

@@ -24,6 +24,7 @@ std::vector<LinearShape> shapes() {
       all.push_back(*linear_shape(rows, outputs, inputs));
     for (auto [outputs, k, unit] : {std::tuple<int64_t, int64_t, int64_t>{4096, 4096, 512},
                                     {4096, 12288, 64},
+                                    {4096, 16384, 512},
                                     {8192, 28672, 64},
                                     {2048, 768, 64},
                                     {64, 512, 64},
@@ -57,6 +58,10 @@ void expect_fits(const LinearShape& shape, const DecodePlan& plan, const Chip& c
   EXPECT_EQ(plan.grid % plan.choice.cluster, 0);
   EXPECT_GE(plan.share * plan.choice.cluster * 4, plan.choice.tile_outputs * plan.tokens);
   EXPECT_EQ(plan.choice.tile_outputs % 8, 0);
+  // Each leaf is whole stages, and all rings are there.
+  for (int begin : shape.leaf_begin) EXPECT_EQ(begin % plan.choice.depth, 0);
+  EXPECT_GE(plan.shared, plan.stages * plan.choice.k_groups * plan.choice.depth * 128 * (plan.choice.tile_outputs + plan.tokens));
+  EXPECT_LE(plan.tokens, most_decode_tokens(plan.choice.depth));
   EXPECT_TRUE(plan.next_at >= -1 && plan.next_at <= plan.stages);
   // Blocks of a cluster leave after one tile.
   if (plan.choice.cluster > 1) {
@@ -105,21 +110,63 @@ TEST(DecodePlan, MultiprocessorsGetEvenSharesOfLargeMatrices) {
   EXPECT_GT(unevenness(shape, *decode_plan(shape, DecodeChoice{}, Chip{}), Chip{}), 1.5);
 }
 
-// Many rows of a thin matrix: a block takes in few of either, and there is one for most multiprocessors.
+// The chains of a thin matrix wait for nothing but x, and there is as much room again for the next call's blocks.
+TEST(DecodePlan, ThinMatricesLieInRingsWhole) {
+  for (int64_t rows : {1, 8, 16})
+    for (int64_t inputs : {1024, 2048, 4096}) {
+      const LinearShape shape = *linear_shape(rows, 768, inputs);
+      for (int unit : {8, 16}) {
+        const DecodePlan plan = decode_plan(shape, Chip{}, unit);
+        EXPECT_EQ(plan.choice.depth, 4) << plan.describe();
+        EXPECT_EQ(plan.stages * plan.choice.depth, shape.leaf_begin[1]) << plan.describe();
+        EXPECT_EQ(plan.next_at, -1) << plan.describe();
+        EXPECT_LE(2 * plan.grid, Chip{}.multiprocessors) << plan.describe();
+      }
+    }
+  // The last leaf of 2112 inputs ends in the midst of any deep stage, that of 2176 in the midst of a deeper one.
+  EXPECT_EQ(decode_plan(*linear_shape(1, 768, 2048 + 64), Chip{}).choice.depth, 1);
+  EXPECT_EQ(decode_plan(*linear_shape(1, 768, 2048 + 128), Chip{}).choice.depth, 2);
+  // Too much for half of the multiprocessors.
+  EXPECT_EQ(decode_plan(*linear_shape(1, 3072, 4096), Chip{}).choice.depth, 1);
+  // A share of a row-parallel matrix.
+  const RowSegments segments = RowSegments::cut(12288, 64);
+  const LinearShape share = *linear_shape(16, 4096, segments, 2, 3, maximal_subtrees(segments, 2, 3));
+  const DecodePlan plan = decode_plan(share, Chip{});
+  EXPECT_EQ(plan.stages * plan.choice.depth, 24) << plan.describe();
+  // Two segments whose sum leaves, one behind the other.
+  const RowSegments pairs = RowSegments::cut(4096, 512);
+  const DecodePlan both = decode_plan(*linear_shape(16, 4096, pairs, 2, 4, maximal_subtrees(pairs, 2, 4)), Chip{});
+  EXPECT_EQ(both.stages * both.choice.depth, 16) << both.describe();
+  EXPECT_EQ(both.slots, 0) << both.describe();
+}
+
+// Many rows of a thin matrix: a block takes in few of either, and there is one for every second multiprocessor.
 TEST(DecodePlan, ThinMatricesOfManyRowsAreCutInRows) {
   const LinearShape shape = *linear_shape(64, 768, 4096);
   for (int unit : {8, 16}) {
     const DecodePlan plan = decode_plan(shape, Chip{}, unit);
     EXPECT_GT(plan.choice.row_tiles, 1) << plan.describe();
     EXPECT_LE(plan.choice.tile_outputs + plan.tokens, 80) << plan.describe();
-    EXPECT_GT(plan.grid, 90) << plan.describe();
-    EXPECT_LE(plan.grid, 132) << plan.describe();
+    EXPECT_GT(plan.grid, 55) << plan.describe();
+    EXPECT_LE(plan.grid, 66) << plan.describe();
   }
   // Few rows have nothing to cut, and a wide matrix would fetch its weights twice.
   EXPECT_EQ(decode_plan(*linear_shape(8, 768, 4096), Chip{}).choice.row_tiles, 1);
   EXPECT_EQ(decode_plan(*linear_shape(64, 24576, 4096), Chip{}).choice.row_tiles, 1);
   // The fourth tile would have no row.
   EXPECT_FALSE(decode_plan(*linear_shape(40, 768, 4096), DecodeChoice{.row_tiles = 4}, Chip{}).has_value());
+}
+
+TEST(DecodePlan, StagesHoldWholeParts) {
+  // The last leaf is three times 64 inputs: a deeper stage would reach behind it.
+  const LinearShape shape = *linear_shape(8, 128, 2048 + 128 + 64);
+  EXPECT_TRUE(decode_plan(shape, DecodeChoice{}, Chip{}).has_value());
+  EXPECT_FALSE(decode_plan(shape, DecodeChoice{.depth = 2}, Chip{}).has_value());
+  const LinearShape two = *linear_shape(8, 128, 2048 + 128);
+  EXPECT_TRUE(decode_plan(two, DecodeChoice{.depth = 2}, Chip{}).has_value());
+  EXPECT_FALSE(decode_plan(two, DecodeChoice{.depth = 4}, Chip{}).has_value());
+  // Many rows of x would leave no room for several deep stages.
+  EXPECT_FALSE(decode_plan(*linear_shape(64, 128, 4096), DecodeChoice{.depth = 4}, Chip{}).has_value());
 }
 
 TEST(DecodePlan, SegmentsThatNoBlockDividesAreRefused) {

@@ -164,20 +164,6 @@ TEST(LogSoftmax, LogarithmIsAccurate) {
 
 // ---------------------------------------------------------------- sampling against the reference
 
-std::string difference(const SampleResult& a, const SampleResult& b) {
-  const auto differ = [](const TokenLogprob& x, const TokenLogprob& y) {
-    return x.token != y.token || numerics::float_bits(x.logprob) != numerics::float_bits(y.logprob) || x.rank != y.rank;
-  };
-  if (a.finite != b.finite) return "finite";
-  if (a.token != b.token) return "token " + std::to_string(a.token) + " and " + std::to_string(b.token);
-  if (differ(a.chosen, b.chosen)) return "chosen";
-  if (differ(a.forced, b.forced)) return "forced";
-  if (a.top.size() != b.top.size()) return "size of top";
-  for (size_t i = 0; i < a.top.size(); ++i)
-    if (differ(a.top[i], b.top[i])) return "top " + std::to_string(i);
-  return "";
-}
-
 TEST(Sample, EveryScheduleGivesTheReferenceAnswer) {
   std::mt19937 rng(7);
   const auto pick = [&](auto... options) {
@@ -220,7 +206,7 @@ TEST(Sample, EveryScheduleGivesTheReferenceAnswer) {
     const SampleResult want = sample_reference(problem);
     for (const Isa isa : vector_isas()) {
       const SampleResult got = sample(device_of(isa), problem);
-      ASSERT_EQ(difference(want, got), "") << name(isa) << " trial " << trial << " vocabulary " << vocabulary;
+      ASSERT_EQ(random_problems::difference(want, got), "") << name(isa) << " trial " << trial << " vocabulary " << vocabulary;
     }
   }
 }

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "kernels/device/device.h"
+#include "kernels/linear/linear.h"
 #include "kernels/numerics.h"
 
 namespace invar {
@@ -20,7 +21,7 @@ inline constexpr int kMostPeerBlocks = 256;  // of one launch: each has flags of
 inline constexpr int kMostPeerRows = 4096;   // of one launch whose rows have flags of their own
 
 // What a wait of the device was for.
-enum class PeerPhase : uint32_t { kNone, kGreeting, kValues, kSlices, kResults, kRows, kShards };
+enum class PeerPhase : uint32_t { kNone, kGreeting, kValues, kSlices, kResults, kRows, kShards, kArrivals };
 
 // In page-locked host memory. The device writes it when a wait is given up, the host sets `stop` to end every wait.
 struct PeerRecord {
@@ -33,6 +34,9 @@ struct PeerRecord {
   static constexpr uint32_t kWaiting = 0, kExpired = 1, kStopped = 2;
 };
 
+// No sum is this NaN: additions leave 0x7fffffff. All bytes are equal, so that an area can be filled with it.
+inline constexpr uint32_t kAbsentWord = 0xffffffffu;
+
 // A rank's window: this header, then the areas. Offsets are the same in every member's window.
 struct PeerControl {
   uint64_t operations;  // finished by this rank: the number of the next operation less one
@@ -44,6 +48,7 @@ struct PeerLayout {
   size_t rows_bytes = 0;     // each of two areas of rows that one round of flags speaks for
   size_t values_bytes = 0;   // values that flags speak for
   size_t results_bytes = 0;  // and what became of them: apart, since a peer may still read these when new values come
+  size_t arrival_bytes = 0;  // each of two areas that linears write into: kAbsentWord wherever no value waits to be read
   size_t whole_bytes = 0;    // joined rows of shards, on member 0
 
   static constexpr size_t kFlags = 4096;  // uint64 [kinds][members][kMostPeerBlocks]
@@ -54,7 +59,8 @@ struct PeerLayout {
   INVAR_HD size_t rows(uint64_t operation) const { return kHeader + 2 * quick_bytes + (operation % 2) * rows_bytes; }
   INVAR_HD size_t values() const { return kHeader + 2 * quick_bytes + 2 * rows_bytes; }
   INVAR_HD size_t results() const { return values() + values_bytes; }
-  INVAR_HD size_t whole() const { return results() + results_bytes; }
+  INVAR_HD size_t arrivals(uint64_t operation) const { return results() + results_bytes + (operation % 2) * arrival_bytes; }
+  INVAR_HD size_t whole() const { return arrivals(0) + 2 * arrival_bytes; }
   size_t bytes() const { return whole() + whole_bytes; }
 };
 
@@ -113,6 +119,17 @@ void peer_merge_quick(const Device& device, const PeerView& view, const PeerMerg
 void peer_merge_slices(const Device& device, const PeerView& view, const PeerMerge& problem, Bf16* y);
 // With what follows in a decoder, in one launch.
 void peer_merge_norm(const Device& device, const PeerView& view, const PeerMerge& problem, const PeerNorm& next, PeerWay way);
+
+// The same where linears of all members have sent their values (peer_targets()) to every member's arrivals,
+// [nodes.size()][rows][outputs] from element `begin` on, this member's own too: one round, and nothing is sent here. Any nodes,
+// at least one of each member. `partials` and `stride` mean nothing. It begins while this member's linear still runs, so it has
+// to be the next thing queued behind it, and it counts on that linear to begin behind everything else.
+void peer_arrivals_norm(const Device& device, const PeerView& view, const PeerMerge& problem, const PeerNorm& next);
+// Rows of so many outputs that one call takes, `nodes` of all members; 0: none. x, weight, bias, normed: 16-byte aligned.
+int64_t peer_arrivals_norm_limit(const PeerView& view, int64_t outputs, int64_t nodes);
+// Where this member's linear sends its values, rows * outputs = `count` of each node, when its first node is the `first`-th of
+// all.
+RowTargets peer_targets(const PeerView& view, int64_t first, int64_t count);
 
 // Row r of x [rows][width] goes from the member that holds id ids[r], i.e. whose [first_id[m], first_id[m + 1]) has it, to all.
 struct PeerRows {

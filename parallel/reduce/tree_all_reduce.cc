@@ -101,6 +101,27 @@ PeerWay TreeAllReduce::norm_way(int64_t count) const {
   return two ? PeerWay::kTwoRounds : bytes <= kPeerUnitBytes ? PeerWay::kUnits : PeerWay::kFlags;
 }
 
+RowTargets TreeAllReduce::targets(const RowReduction& problem) const {
+  RowTargets to;
+  const int64_t count = problem.rows * problem.outputs;
+  if constexpr (kCudaBuilt) {
+    if (!peer_ || count == 0 || device_->control_arm() == ControlArm::kRankOrderAllReduce) return to;
+    if (norm_way(count) == PeerWay::kTwoRounds) return to;  // fewer bytes
+    int first = 0, total = 0;
+    for (int rank = 0; rank < tp_.size(); ++rank) {
+      const Range own = segments_of(tp_.size(), rank);
+      const int begin = static_cast<int>(own.begin), end = static_cast<int>(own.end);
+      const auto nodes = shipped_nodes(device_->control_arm(), problem.segments, begin, end);
+      if (!row_sends(*device_, problem.rows, problem.outputs, problem.segments, begin, end, nodes)) return to;
+      if (rank == tp_.index()) first = total;
+      total += static_cast<int>(nodes.size());
+    }
+    if (problem.rows > cuda::peer_arrivals_norm_limit(peer_->view(), problem.outputs, total)) return to;
+    to = cuda::peer_targets(peer_->view(), first, count);
+  }
+  return to;
+}
+
 TreeAllReduce::Pieces TreeAllReduce::pieces_of(const RowReduction& problem) {
   const int64_t count = problem.rows * problem.outputs;
   Pieces pieces{.first = {0}, .mine = problem.partials};
@@ -170,6 +191,10 @@ void TreeAllReduce::run_on_peers(const RowReduction& problem, const Pieces& piec
     const bool scatter = scatters(count);
     if (next) {
       const PeerNorm norm{next->x, next->weight, next->epsilon, next->normed};
+      if (problem.sent) {
+        m.end = count;
+        return peer_->run([&] { cuda::peer_arrivals_norm(*device_, view, m, norm); });
+      }
       const PeerWay way = norm_way(count);
       const int64_t rows = cuda::peer_merge_norm_limit(view, m, norm, way);
       if (rows > 0) return in_parts(rows * outputs, [&] { cuda::peer_merge_norm(*device_, view, m, norm, way); });

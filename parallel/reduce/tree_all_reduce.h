@@ -38,6 +38,7 @@ struct RowReduction {
   const Bf16* bias = nullptr;       // [outputs] or null
   Bf16* y = nullptr;                // [rows][outputs] = bf(RN(root + bias)), on every rank
   bool finished = false;            // y is there already (RowLinear::y; a group of one): what follows is all that is left
+  bool sent = false;                // the linear queued right before has targets(): `partials` mean nothing
 };
 
 // What follows the reduction between two blocks of a decoder: x[r] = residual(x[r], y[r]), normed[r] = rms_norm(x[r]).
@@ -54,6 +55,10 @@ class TreeAllReduce {
   // With `peer`, the group's, values meet in GPU memory and nothing waits on the host; `tp` carries nothing then.
   TreeAllReduce(const Device& device, const Group& tp, ReduceAlgorithm algorithm = ReduceAlgorithm::kAuto,
                 PeerMemory* peer = nullptr);
+  // Where the linear of this problem may write its values itself, so that the reduction with what follows need not; with a count
+  // of 0 it may not. The same answer on each rank: it looks at sizes and segments only. Values of one linear at a time: whoever
+  // uses targets queues that linear and then the run() with what follows.
+  RowTargets targets(const RowReduction& problem) const;
   // Collective over the group. Throws PeerFailure.
   void run(const RowReduction& problem);
   // The same with what follows, in fewer passes: the bits of run(), residual_add() and rms_norm(). problem.y is scratch.

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <mutex>
 #include <thread>
 
 #include "kernels/device/device_array.h"
@@ -11,6 +10,7 @@
 #include "kernels/norm/residual_norm.h"
 #include "parallel/grid/grid.h"
 #include "parallel/reduce/tree_all_reduce.h"
+#include "parallel/transport/gpu_ranks.h"
 
 namespace invar::parallel {
 namespace {
@@ -100,31 +100,16 @@ Outputs on_host(const Case& c, const Inputs& in, int tp) {
   return first;
 }
 
-// Ranks as threads, rank r on GPU r mod `gpus`; `options` are the windows'. What a rank throws is printed and fails the test.
+// `options` are the windows'.
 void with_ranks(int tp, int gpus, const TransportOptions& options, ControlArm arm, const PeerSizes& sizes,
                 const std::function<void(const Device&, Transport&, PeerMemory&)>& body) {
-  auto transports = start_threads(tp);
   std::vector<int> members;
   for (int r = 0; r < tp; ++r) members.push_back(r);
-  std::vector<std::thread> threads;
-  std::mutex mutex;
-  for (int rank = 0; rank < tp; ++rank)
-    threads.emplace_back([&, rank] {
-      std::string wrong;
-      try {
-        auto device = Device::open({.control_arm = arm, .backend = Backend::kCuda, .cuda_device = rank % gpus});
-        if (!device.ok()) throw std::runtime_error(std::string(device.status().message()));
-        auto peer = PeerMemory::open(*transports[rank], **device, members, sizes, options);
-        if (!peer.ok()) throw std::runtime_error(std::string(peer.status().message()));
-        body(**device, *transports[rank], **peer);
-      } catch (const std::exception& e) {
-        wrong = e.what();
-        transports[rank]->abort(1);
-      }
-      const std::lock_guard lock(mutex);
-      EXPECT_EQ(wrong, "") << "rank " << rank;
-    });
-  for (std::thread& t : threads) t.join();
+  with_gpu_ranks(tp, gpus, {.profile = Profile::kTc, .control_arm = arm}, [&](const Device& device, Transport& transport) {
+    auto peer = PeerMemory::open(transport, device, members, sizes, options);
+    if (!peer.ok()) throw std::runtime_error(std::string(peer.status().message()));
+    body(device, transport, **peer);
+  });
 }
 
 constexpr PeerSizes kSmall{.values = 256 << 10, .results = 128 << 10};  // so that larger problems come in several parts
@@ -139,21 +124,11 @@ const Shape kShapes[] = {
     {1, 9216, 512, 64},    // too wide for one launch
 };
 
-class PeerAllReduce : public testing::TestWithParam<std::pair<int, int>> {  // ranks, GPUs
- protected:
-  void SetUp() override {
-    const int there = Device::cuda_devices();
-    if (there < GetParam().second) GTEST_SKIP() << GetParam().second << " GPUs wanted, " << there << " there";
-    auto device = Device::open({.backend = Backend::kCuda});
-    if (!device.ok()) GTEST_SKIP() << std::string(device.status().message());
-  }
-};
+class PeerAllReduce : public RanksOnGpus {};
 INSTANTIATE_TEST_SUITE_P(RanksOnGpus, PeerAllReduce,
                          testing::Values(std::pair(2, 1), std::pair(3, 1), std::pair(4, 1), std::pair(8, 1), std::pair(2, 2),
                                          std::pair(4, 4), std::pair(8, 8)),
-                         [](const auto& info) {
-                           return std::to_string(info.param.first) + "_on_" + std::to_string(info.param.second);
-                         });
+                         ranks_on_gpus);
 
 TEST_P(PeerAllReduce, GivesTheHostsBits) {
   const auto [tp, gpus] = GetParam();
@@ -205,6 +180,7 @@ TEST_P(PeerAllReduce, RankOrder_DiffersFromTheTree) {
     std::vector<int> members;
     for (int r = 0; r < tp; ++r) members.push_back(r);
     TreeAllReduce reduce(device, Group(transport, members), ReduceAlgorithm::kAuto, &peer);
+    EXPECT_EQ(reduce.targets({.rows = 7, .outputs = 520, .segments = inputs.segments}).count, 0);
     const std::vector<Bf16> got = run_rank(device, reduce, fold, inputs, transport.rank()).y;
     EXPECT_TRUE(test_rows::same_bits(got, wanted));
     EXPECT_FALSE(test_rows::same_bits(got, of_tree));
@@ -246,6 +222,91 @@ TEST_P(PeerAllReduce, RecordedWork_GivesTheSameBits) {
     device.run(recorded);
     EXPECT_TRUE(test_rows::same_bits(y.to_host(device), second));
   });
+}
+
+// A linear that writes where all ranks add, against the same linear's values in its rank's own memory: many steps, in which the
+// ranks are late by turns, queued one by one and recorded.
+TEST_P(PeerAllReduce, LinearsThatSend_GiveTheSameBits) {
+  const auto [tp, gpus] = GetParam();
+  constexpr int64_t kRows[] = {1, 64, 7, 16, 33}, kMost = 64, kOutputs = 1024, kInputs = 2048;
+  const RowSegments segments = RowSegments::cut(kInputs, 64);
+  with_ranks(tp, gpus, {}, ControlArm::kNone, {.arrivals = kMost * kOutputs * 4 * numerics::kSegments},
+             [&](const Device& device, Transport& transport, PeerMemory& peer) {
+               std::vector<int> members;
+               for (int r = 0; r < tp; ++r) members.push_back(r);
+               const int rank = transport.rank();
+               const Range own = segments_of(tp, rank);
+               const int first = static_cast<int>(own.begin), last = static_cast<int>(own.end);
+               const int64_t width = segments.begin[last] - segments.begin[first];
+               const auto seed = static_cast<uint64_t>(rank);
+               PackedWeights weights(device, kOutputs, width);
+               weights.pack_rows(0, test_rows::bf16_data(kOutputs * width, Kind::kSpread, 100 + seed).data(), kOutputs, width);
+               std::vector<DeviceArray<Bf16>> inputs;
+               for (uint64_t v = 0; v < 3; ++v)
+                 inputs.emplace_back(device, test_rows::bf16_data(kMost * width, Kind::kSpread, 200 + 10 * v + seed));
+               const std::vector<Bf16> begin = test_rows::bf16_data(kMost * kOutputs, Kind::kOrdinary, 300);
+               const DeviceArray<Bf16> bias(device, test_rows::bf16_data(kOutputs, Kind::kSpread, 301)),
+                   weight(device, test_rows::bf16_data(kOutputs, Kind::kOrdinary, 302)), y(device, kMost * kOutputs);
+               const DeviceArray<float> partials(device, numerics::kSegments * kMost * kOutputs), idle(device, partials.size());
+               struct Stream {
+                 DeviceArray<Bf16> x, normed;
+               };
+               const Stream sent{{device, begin}, {device, kMost * kOutputs}}, kept{{device, begin}, {device, kMost * kOutputs}};
+               TreeAllReduce reduce(device, Group(transport, members), ReduceAlgorithm::kAuto, &peer);
+               const auto step = [&](int i, bool sends, const Stream& s) {
+                 const int64_t rows = kRows[i % std::size(kRows)];
+                 RowReduction sum{.rows = rows,
+                                  .outputs = kOutputs,
+                                  .segments = segments,
+                                  .partials = partials.data(),
+                                  .bias = bias.data(),
+                                  .y = y.data()};
+                 RowLinear linear{.rows = rows,
+                                  .x = inputs[static_cast<size_t>(i) % inputs.size()].data(),
+                                  .x_stride = width,
+                                  .weights = &weights,
+                                  .segments = segments,
+                                  .first = first,
+                                  .last = last,
+                                  .nodes = shipped_nodes(ControlArm::kNone, segments, first, last),
+                                  .partials = idle.data()};
+                 // How much shared memory a kernel may have is said for all that launch it on a GPU, right before a launch:
+                 // uneven ranks that share one would take each other's away.
+                 static std::mutex launching;
+                 std::unique_lock turn(launching, std::defer_lock);
+                 if (gpus < tp) turn.lock();
+                 for (int late = 0; i % 3 == rank % 3 && late < i % 7; ++late) linear_row(device, linear);
+                 linear.partials = partials.data();
+                 if (sends) {
+                   linear.targets = reduce.targets(sum);
+                   ASSERT_EQ(linear.targets.count, tp) << rows << " rows";
+                   sum.sent = true;
+                 }
+                 linear_row(device, linear);
+                 if (gpus < tp) turn.unlock();
+                 reduce.run(sum, {.x = s.x.data(), .weight = weight.data(), .epsilon = 1e-6f, .normed = s.normed.data()});
+               };
+               const auto same = [&](const char* when) {
+                 EXPECT_TRUE(test_rows::same_bits(sent.x.to_host(device), kept.x.to_host(device))) << when << ", rank " << rank;
+                 EXPECT_TRUE(test_rows::same_bits(sent.normed.to_host(device), kept.normed.to_host(device)))
+                     << when << ", rank " << rank;
+                 EXPECT_FALSE(test_rows::same_bits(sent.x.to_host(device), begin));
+               };
+               const int steps = gpus < tp ? 15 : 200;  // on a shared GPU the host is between any two
+               for (int i = 0; i < steps; ++i) step(i, true, sent);
+               for (int i = 0; i < steps; ++i) step(i, false, kept);
+               same("one by one");
+               if (!peer.recordable()) return;
+               const auto work = [&](bool sends, const Stream& s) {
+                 return device.record([&] {
+                   for (int i = 0; i < 15; ++i) step(i, sends || i % 5 == 4, s);
+                 });
+               };
+               const RecordedWork sending = work(true, sent), keeping = work(false, kept);
+               for (int i = 0; i < 40; ++i) device.run(sending);
+               for (int i = 0; i < 40; ++i) device.run(keeping);
+               same("recorded");
+             });
 }
 
 // Rank 1 goes away before the operation that rank 0 begins. On a shared GPU it still meets the others on the host.

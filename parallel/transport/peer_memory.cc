@@ -31,6 +31,8 @@ const char* name_of(uint32_t phase) {
       return "embedding rows (peer memory)";
     case PeerPhase::kShards:
       return "logits (peer memory)";
+    case PeerPhase::kArrivals:
+      return "tree all-reduce (values sent by linears, peer memory)";
     case PeerPhase::kNone:
       break;
   }
@@ -120,11 +122,19 @@ class Tenants {
   }
 };
 
+PeerLayout layout_of(const PeerSizes& sizes, bool first_member) {
+  const auto whole_pages = [](size_t bytes) { return (bytes + 4095) / 4096 * 4096; };
+  return {.quick_bytes = kQuickBytes,
+          .rows_bytes = kRowsBytes,
+          .values_bytes = whole_pages(sizes.values),
+          .results_bytes = whole_pages(sizes.results),
+          .arrival_bytes = whole_pages(sizes.arrivals),
+          .whole_bytes = first_member ? sizes.whole : 0};
+}
+
 }  // namespace
 
-size_t peer_window_bytes(const PeerSizes& sizes) {
-  return PeerLayout{kQuickBytes, kRowsBytes, sizes.values, sizes.results, sizes.whole}.bytes();
-}
+size_t peer_window_bytes(const PeerSizes& sizes) { return layout_of(sizes, true).bytes(); }
 
 struct PeerMemory::Mapping {
   Driver driver;
@@ -136,7 +146,8 @@ struct PeerMemory::Mapping {
   std::vector<void*> opened;  // peers' windows in other processes
 
   // `readers`: GPUs of this process that will write there.
-  absl::Status allocate(const Device& device, size_t bytes, const std::vector<int>& readers) {
+  absl::Status allocate(const Device& device, const PeerLayout& layout, const std::vector<int>& readers) {
+    const size_t bytes = layout.bytes();
     if (readers.empty()) {
       const cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&own), bytes);
       if (error != cudaSuccess) return failed("the window's memory", error);
@@ -165,7 +176,9 @@ struct PeerMemory::Mapping {
         access.push_back({{CU_MEM_LOCATION_TYPE_DEVICE, reader}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
       if (!ok(driver.set_access(at, rounded, access.data(), access.size()), "cuMemSetAccess")) return status;
     }
-    const cudaError_t error = cudaMemset(own, 0, bytes);
+    static_assert(kAbsentWord == 0xffffffffu);
+    cudaError_t error = cudaMemset(own, 0, bytes);
+    if (error == cudaSuccess) error = cudaMemset(own + layout.arrivals(0), 0xff, 2 * layout.arrival_bytes);
     if (error != cudaSuccess) return failed("clearing the window", error);
     const cudaError_t done = cudaDeviceSynchronize();
     return done == cudaSuccess ? absl::OkStatus() : failed("clearing the window", done);
@@ -276,13 +289,9 @@ absl::Status PeerMemory::try_connect(const PeerSizes& sizes) {
   status = agree(status);
   if (!status.ok()) return status;
 
-  view_.layout = {.quick_bytes = kQuickBytes,
-                  .rows_bytes = kRowsBytes,
-                  .values_bytes = (sizes.values + 4095) / 4096 * 4096,
-                  .results_bytes = (sizes.results + 4095) / 4096 * 4096,
-                  .whole_bytes = view_.rank == 0 ? sizes.whole : 0};
+  view_.layout = layout_of(sizes, view_.rank == 0);
   if (readers.size() < 2) readers.clear();
-  status = mapping->allocate(device_, view_.layout.bytes(), readers);
+  status = mapping->allocate(device_, view_.layout, readers);
   Offer offer{.window = mapping->own};
   if (status.ok() && !mapping->threads) {
     const cudaError_t error = cudaIpcGetMemHandle(&offer.handle, mapping->own);

@@ -16,9 +16,10 @@ namespace invar::parallel {
 
 // Bytes of the areas that depend on the model; the rest is fixed.
 struct PeerSizes {
-  size_t values = 1 << 20;   // what one scattered all-reduce brings a rank; larger ones go in several
-  size_t results = 1 << 20;  // its bf16 result
-  size_t whole = 0;          // joined logits rows, on the first member
+  size_t values = 1 << 20;    // what one scattered all-reduce brings a rank; larger ones go in several
+  size_t results = 1 << 20;   // its bf16 result
+  size_t arrivals = 1 << 20;  // values that linears write themselves, of all ranks; larger ones go the other way
+  size_t whole = 0;           // joined logits rows, on the first member
 };
 // Bytes of a window with these areas.
 size_t peer_window_bytes(const PeerSizes& sizes);

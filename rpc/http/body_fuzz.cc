@@ -1,13 +1,13 @@
 // libFuzzer target: bodies of every path, read as far as the engine's requests. The first byte chooses the path.
 #include <cstdint>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 
 #include "rpc/http/ask.h"
 #include "rpc/http/error_body.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "runtime/tokenizer/tokenizer_samples.h"
+#include "tests/support/fuzz_corpus.h"
 
 namespace {
 
@@ -46,12 +46,7 @@ invar::http::ModelFacts model() {
 }  // namespace
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  for (int i = 1; i < *argc; ++i) {
-    if ((*argv)[i][0] == '-') continue;
-    int number = 0;
-    for (const char* sample : kSamples) std::ofstream(std::string((*argv)[i]) + "/sample" + std::to_string(number++)) << sample;
-    break;
-  }
+  invar::fill_empty_corpus(*argc, *argv, {std::begin(kSamples), std::end(kSamples)});
   return 0;
 }
 

@@ -2,7 +2,7 @@
 // the client reads in between; then it ends its side, upon which the server must end the connection. Answers must be HTTP, and
 // nothing may be held for a client that has gone.
 //   rpc_http_connection_fuzz CORPUS_FOLDER
-// writes samples into CORPUS_FOLDER, so that no corpus has to be kept.
+// writes samples into CORPUS_FOLDER if it is empty, so that no corpus has to be kept.
 #include <fcntl.h>
 #include <poll.h>
 #include <spdlog/spdlog.h>
@@ -14,11 +14,11 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <thread>
 
 #include "rpc/http/server.h"
+#include "tests/support/fuzz_corpus.h"
 
 namespace {
 
@@ -96,12 +96,7 @@ bool read_some(int fd, std::string& all, int wait_ms) {
 }  // namespace
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  for (int i = 1; i < *argc; ++i) {
-    if ((*argv)[i][0] == '-') continue;
-    int number = 0;
-    for (const char* sample : kSamples) std::ofstream(std::string((*argv)[i]) + "/sample" + std::to_string(number++)) << sample;
-    break;
-  }
+  invar::fill_empty_corpus(*argc, *argv, {std::begin(kSamples), std::end(kSamples)});
   return 0;
 }
 

@@ -2,26 +2,18 @@
 //   runtime_chat_template_fuzz CORPUS_FOLDER
 // writes the samples of template_samples.h into CORPUS_FOLDER if it is empty, so that no corpus has to be kept.
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string_view>
 
 #include "runtime/chat_template/chat_template.h"
 #include "runtime/chat_template/template_samples.h"
 #include "runtime/tokenizer/utf8.h"
+#include "tests/support/fuzz_corpus.h"
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  for (int i = 1; i < *argc; ++i) {
-    const std::filesystem::path folder = (*argv)[i];
-    if ((*argv)[i][0] == '-' || !std::filesystem::is_directory(folder)) continue;
-    if (!std::filesystem::is_empty(folder)) break;
-    int number = 0;
-    for (const std::string& text : invar::jinja::sample_templates()) {
-      std::ofstream(folder / ("sample" + std::to_string(number++)), std::ios::binary)
-          << text << '\0' << invar::jinja::sample_variables().dump();
-    }
-    break;
-  }
+  std::vector<std::string> samples;
+  for (const std::string& text : invar::jinja::sample_templates())
+    samples.push_back(text + '\0' + invar::jinja::sample_variables().dump());
+  invar::fill_empty_corpus(*argc, *argv, samples);
   return 0;
 }
 

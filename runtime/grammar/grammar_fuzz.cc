@@ -4,12 +4,11 @@
 //   runtime_grammar_fuzz CORPUS_FOLDER
 // writes samples into CORPUS_FOLDER if it is empty, so that no corpus has to be kept.
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string_view>
 
 #include "nlohmann/json.hpp"
 #include "runtime/grammar/grammar_samples.h"
+#include "tests/support/fuzz_corpus.h"
 
 namespace {
 
@@ -33,15 +32,9 @@ constexpr const char* kSamples[] = {
 }  // namespace
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  for (int i = 1; i < *argc; ++i) {
-    const std::filesystem::path folder = (*argv)[i];
-    if ((*argv)[i][0] == '-' || !std::filesystem::is_directory(folder)) continue;
-    int number = 0;
-    if (std::filesystem::is_empty(folder))
-      for (const char* sample : kSamples)
-        std::ofstream(folder / ("sample" + std::to_string(number++)), std::ios::binary) << sample << '\0' << "0123456789abcdef";
-    break;
-  }
+  std::vector<std::string> samples;
+  for (const std::string sample : kSamples) samples.push_back(sample + '\0' + "0123456789abcdef");
+  invar::fill_empty_corpus(*argc, *argv, samples);
   return 0;
 }
 

@@ -5,11 +5,10 @@
 #include "kernels/activation/activation.h"
 #include "kernels/heads/heads.h"
 #include "kernels/linear/gather_rows.h"
-#include "kernels/moe/expert_order.h"
-#include "kernels/moe/router.h"
 #include "kernels/norm/norm.h"
 #include "kernels/norm/residual_norm.h"
 #include "kernels/rows/rows.h"
+#include "runtime/model/room.h"
 #include "runtime/model/tags.h"
 
 namespace invar {
@@ -17,18 +16,8 @@ namespace {
 
 using namespace v1;  // NOLINT: the trace's operator names
 
-// Room for n elements; contents are lost when it grows.
-template <class T>
-T* room(const Device& device, Buffer& buffer, int64_t n) {
-  const size_t bytes = static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T);
-  if (buffer.size() < bytes) buffer = Buffer(device, bytes);
-  return buffer.as<T>();
-}
-
 const Bf16* or_null(const DeviceArray<Bf16>& v) { return v.empty() ? nullptr : v.data(); }
 
-// Logits rows computed and shipped at a time: bounds memory when a whole prompt's logits are wanted.
-constexpr int64_t kLogitsBlock = 64;
 // Recorded steps are kept, one for each size.
 constexpr int64_t kMostRecordedRows = 64;
 
@@ -51,6 +40,7 @@ parallel::PeerSizes peer_sizes(const ModelConfig& config, int64_t rows) {
   const int64_t values = elements * 4, least = config.hidden_size * 4 * numerics::kSegments;
   return {.values = static_cast<size_t>(std::clamp(values, least, std::max(kMost, least))),
           .results = static_cast<size_t>(std::clamp(elements * 2, least, std::max(kMost, least))),
+          .arrivals = static_cast<size_t>(kMostRecordedRows * config.hidden_size * 4 * numerics::kSegments),
           .whole = static_cast<size_t>(kLogitsBlock * config.vocab_size * 4)};
 }
 
@@ -62,10 +52,11 @@ Decoder::Decoder(const Device& device, parallel::Transport& transport, const Mod
       config_(config),
       shard_(ModelShard::make(config, options.layout, options.at, device.control_arm())),
       tp_(transport_, parallel::tp_members(options.layout, options.at), kTensorParallelTag),
-      ep_(transport_, parallel::ep_members(options.layout, options.at), kExpertParallelTag),
       peer_(tp_.size() > 1 ? options.peer : nullptr),
       all_reduce_(device, tp_, parallel::ReduceAlgorithm::kAuto, peer_),
-      exchange_(device, ep_, parallel::expert_owners(config.moe.num_experts, options.layout.ep)) {}
+      moe_(device, config_, shard_,
+           parallel::Group(transport_, parallel::ep_members(options.layout, options.at), kExpertParallelTag), all_reduce_,
+           partials_) {}
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, parallel::Transport& transport,
                                                        const ModelConfig& config, const Options& options,
@@ -78,20 +69,12 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::load(const Device& device, par
   auto weights = load_rank_weights(device, config, d->shard_, source, progress);
   if (!weights.ok()) return weights.status();
   d->weights_ = *std::move(weights);
-  // Without expert parallelism rows need not travel.
-  d->experts_at_home_ =
-      options.layout.ep == 1 && config.moe.num_experts > 0 && device.control_arm() != ControlArm::kExpertCapacity;
-  if (d->experts_at_home_)
-    for (const LayerWeights& layer : d->weights_.layers) {
-      HeldExperts& held = d->held_.emplace_back();
-      for (const ExpertWeights& e : layer.experts) held.weights.push_back(&e);
-      held.table = ExpertTable(device, held.weights);
-    }
+  d->moe_.hold(d->weights_.layers);
   // Ranks that exchange otherwise than on the device, and rows whose places the host looks up, wait in the middle of a step.
   const bool alone =
       options.layout.replica() == 1 || (options.layout.replica() == options.layout.tp && d->peer_ && d->peer_->recordable());
-  d->may_record_ = options.record_decode && device.backend() == Backend::kCuda && alone &&
-                   (config.moe.num_experts == 0 || d->experts_at_home_);
+  d->may_record_ =
+      options.record_decode && device.backend() == Backend::kCuda && alone && (config.moe.num_experts == 0 || d->moe_.at_home());
   if (!d->shard_.kv_heads.empty())
     for (int64_t l = 0; l < d->shard_.layers.size(); ++l)
       d->pages_.emplace_back(device, options.kv.pages, options.kv.page_size, d->shard_.kv_heads.size(), config.head_dim);
@@ -124,7 +107,7 @@ bool Decoder::run_recorded(const StepRows& rows, const LogitsSink& sink) {
   const int64_t n = rows.size(), wanted = static_cast<int64_t>(rows.logits.size());
   if (!may_record_ || trace_ || n == 0 || n > kMostRecordedRows || wanted == 0 || wanted > kLogitsBlock || step_.has_prefill())
     return false;
-  Recorded& r = recorded_[{n, wanted}];
+  Recorded& r = recorded_[{n, wanted, step_.has_merges()}];
   const bool settled = r.allocations == Device::allocations() && r.generation == step_.generation() && r.allocations > 0;
   const float* logits = nullptr;  // as the last queued or recorded step left them
   const auto work = [&] {
@@ -302,31 +285,36 @@ void Decoder::send_hidden(int64_t n) {
   transport_.exchange({&s, 1}, {}, {"hidden rows to the next stage", kStageTag});
 }
 
-bool Decoder::multiply_row(RowLinear linear, const DeviceArray<Bf16>& bias) {
-  const bool finishes = row_finishes(device_, linear);
-  if (finishes) {
+parallel::RowReduction Decoder::reduction_of(const RowShard& shard, int64_t n, const DeviceArray<Bf16>& bias) {
+  const int64_t hidden = config_.hidden_size;
+  return {.rows = n,
+          .outputs = hidden,
+          .segments = shard.segments,
+          .partials = room<float>(device_, partials_, static_cast<int64_t>(shard.nodes.size()) * n * hidden),
+          .bias = or_null(bias),
+          .y = output_.as<Bf16>()};
+}
+
+void Decoder::multiply_row(RowLinear linear, const BlockEnd& end, parallel::RowReduction* reduction) {
+  linear.partials = partials_.as<float>();
+  reduction->finished = row_finishes(device_, linear);
+  if (reduction->finished) {
     linear.y = output_.as<Bf16>();
-    linear.bias = or_null(bias);
+    linear.bias = reduction->bias;
+  } else if (!trace_ && end.next_norm) {
+    linear.targets = all_reduce_.targets(*reduction);
+    reduction->sent = linear.targets.count > 0;
   }
   linear_row(device_, linear);
-  return finishes;
 }
 
 // A trace wants every operator's result, so it takes the longer way; the bits are the same.
-void Decoder::reduce_and_add(const RowShard& shard, int64_t n, const float* partials, bool finished,
-                             const DeviceArray<Bf16>& bias, const BlockEnd& end) {
+void Decoder::reduce_and_add(const parallel::RowReduction& reduction, const BlockEnd& end) {
   const int64_t hidden = config_.hidden_size;
-  const parallel::RowReduction reduction{.rows = n,
-                                         .outputs = hidden,
-                                         .segments = shard.segments,
-                                         .partials = partials,
-                                         .bias = or_null(bias),
-                                         .y = output_.as<Bf16>(),
-                                         .finished = finished};
   if (trace_ || !end.next_norm) {
     all_reduce_.run(reduction);
     if (trace_) trace_->record(end.output, end.layer, output_.as<Bf16>(), hidden, 0, hidden);
-    return add_block(end, n);
+    return add_block(end, reduction.rows);
   }
   all_reduce_.run(reduction,
                   {.x = x_.as<Bf16>(), .weight = end.next_norm, .epsilon = config_.rms_norm_eps, .normed = normed_.as<Bf16>()});
@@ -337,8 +325,8 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
   const int64_t q_width = shard_.o.k.size(), kv_width = shard_.kv_heads.size() * hd, stride = q_width + 2 * kv_width;
   if (trace_) trace_->record(ATTENTION_NORM, layer, normed_.as<Bf16>(), hidden, 0, hidden);
 
-  float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.o.nodes.size()) * n * hidden);
-  bool finished = false;
+  const BlockEnd end{layer, ATTENTION_OUTPUT, ATTENTION_RESIDUAL, next_norm};
+  parallel::RowReduction reduction = reduction_of(shard_.o, n, w.o_bias);
   if (q_width > 0) {
     Bf16* q = room<Bf16>(device_, qkv_, n * stride);
     Bf16* k = q + q_width;
@@ -382,24 +370,23 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
                         .y = y,
                         .y_stride = q_width});
     if (trace_) trace_->record(ATTENTION, layer, y, q_width, shard_.o.k.begin, q_width);
-    finished = multiply_row({.rows = n,
-                             .x = y,
-                             .x_stride = q_width,
-                             .weights = &w.o,
-                             .segments = shard_.o.segments,
-                             .first = shard_.o.first,
-                             .last = shard_.o.last,
-                             .nodes = shard_.o.nodes,
-                             .partials = partials},
-                            w.o_bias);
+    multiply_row({.rows = n,
+                  .x = y,
+                  .x_stride = q_width,
+                  .weights = &w.o,
+                  .segments = shard_.o.segments,
+                  .first = shard_.o.first,
+                  .last = shard_.o.last,
+                  .nodes = shard_.o.nodes},
+                 end, &reduction);
   }
-  reduce_and_add(shard_.o, n, partials, finished, w.o_bias, {layer, ATTENTION_OUTPUT, ATTENTION_RESIDUAL, next_norm});
+  reduce_and_add(reduction, end);
 }
 
 void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const Bf16* next_norm) {
   const int64_t hidden = config_.hidden_size, width = shard_.down.k.size();
-  float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.down.nodes.size()) * n * hidden);
-  bool finished = false;
+  const BlockEnd end{layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm};
+  parallel::RowReduction reduction = reduction_of(shard_.down, n, w.down_bias);
   if (width > 0) {
     Bf16* y = room<Bf16>(device_, activation_, n * width);
     linear_gated(device_, {.rows = n,
@@ -410,141 +397,26 @@ void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const
                            .y = y,
                            .y_stride = width});
     if (trace_) trace_->record(MLP_ACTIVATION, layer, y, width, shard_.down.k.begin, width);
-    finished = multiply_row({.rows = n,
-                             .x = y,
-                             .x_stride = width,
-                             .weights = &w.down,
-                             .segments = shard_.down.segments,
-                             .first = shard_.down.first,
-                             .last = shard_.down.last,
-                             .nodes = shard_.down.nodes,
-                             .partials = partials},
-                            w.down_bias);
+    multiply_row({.rows = n,
+                  .x = y,
+                  .x_stride = width,
+                  .weights = &w.down,
+                  .segments = shard_.down.segments,
+                  .first = shard_.down.first,
+                  .last = shard_.down.last,
+                  .nodes = shard_.down.nodes},
+                 end, &reduction);
   }
-  reduce_and_add(shard_.down, n, partials, finished, w.down_bias, {layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm});
+  reduce_and_add(reduction, end);
 }
 
 void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, const Bf16* next_norm) {
-  const int64_t layer = shard_.layers.begin + local_layer;
-  const int64_t hidden = config_.hidden_size, experts = config_.moe.num_experts, top_k = config_.moe.top_k;
-  float* scores = room<float>(device_, router_, n * experts);
-  int32_t* ids = room<int32_t>(device_, ids_, n * top_k);
-  float* weights = room<float>(device_, weights_of_, n * top_k);
-  if (n > 0) {
-    linear_column(
-        device_,
-        {.rows = n, .x = normed_.as<Bf16>(), .x_stride = hidden, .weights = &w.router, .y_fp32 = scores, .y_stride = experts});
-  }
-  const Router router{.rows = n,
-                      .experts = experts,
-                      .top_k = top_k,
-                      .renormalise = config_.moe.norm_topk_prob,
-                      .logits = scores,
-                      .ids = ids,
-                      .weights = weights};
-  if (experts_at_home_ && !trace_) {  // a trace wants the rows' places on the host
-    if (n == 0) return;
-    moe_at_home(n, held_[local_layer], router);
-    return add_block({layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm}, n);
-  }
-  if (n > 0) route(device_, router);
-  if (trace_) {
-    trace_->record(ROUTER_LOGITS, layer, scores, experts, 0, experts);
-    trace_->record(EXPERT_IDS, layer, ids, top_k, 0, top_k);
-    trace_->record(EXPERT_WEIGHTS, layer, weights, top_k, 0, top_k);
-  }
-  const parallel::DispatchedRows here = exchange_.dispatch(normed_.as<Bf16>(), n, hidden, ids, top_k);
-  const int64_t rows = here.rows();
-  Bf16* results = room<Bf16>(device_, moved_, rows * hidden);
-  if (rows > 0) {
-    float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.expert.nodes.size()) * rows * hidden);
-    std::vector<const ExpertWeights*> held;
-    for (const ExpertWeights& e : w.experts) held.push_back(&e);
-    if (!shard_.expert.k.empty())
-      expert_mlp(device_, {.offsets = here.offsets,
-                           .experts = held,
-                           .x = here.x,
-                           .hidden = hidden,
-                           .segments = shard_.expert.segments,
-                           .first = shard_.expert.first,
-                           .last = shard_.expert.last,
-                           .nodes = shard_.expert.nodes,
-                           .partials = partials,
-                           .scratch = &expert_scratch_});
-    all_reduce_.run({.rows = rows, .outputs = hidden, .segments = shard_.expert.segments, .partials = partials, .y = results});
-  }
-  const parallel::ReturnedRows home = exchange_.combine_return(results);
-  if (trace_) trace_experts(n, layer, home);
+  const int64_t layer = shard_.layers.begin + local_layer, hidden = config_.hidden_size;
+  moe_.run(
+      {.rows = n, .local_layer = local_layer, .weights = &w, .x = normed_.as<Bf16>(), .y = output_.as<Bf16>(), .trace = trace_});
   if (n == 0) return;
-  combine(device_, {.rows = n,
-                    .width = hidden,
-                    .top_k = top_k,
-                    .expert_rows = home.expert_rows,
-                    .row_of = home.row_of,
-                    .weights = weights,
-                    .y = output_.as<Bf16>()});
   if (trace_) trace_->record(MLP_OUTPUT, layer, output_.as<Bf16>(), hidden, 0, hidden);
   add_block({layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm}, n);
-}
-
-// Every expert is here, so rows need not travel, and the host need not know who goes where.
-void Decoder::moe_at_home(int64_t n, const HeldExperts& held, const Router& router) {
-  const int64_t hidden = config_.hidden_size, experts = config_.moe.num_experts, top_k = config_.moe.top_k, rows = n * top_k;
-  int64_t* offsets = room<int64_t>(device_, expert_order_, experts + 1 + rows + (rows + 1) / 2);
-  int64_t* row_of = offsets + experts + 1;
-  int32_t* token_of = reinterpret_cast<int32_t*>(row_of + rows);
-  route_in_order(device_, router,
-                 {.rows = n,
-                  .top_k = top_k,
-                  .experts = experts,
-                  .ids = router.ids,
-                  .offsets = offsets,
-                  .row_of = row_of,
-                  .token_of = token_of});
-  Bf16* results = room<Bf16>(device_, moved_, rows * hidden);
-  float* partials = room<float>(device_, partials_, static_cast<int64_t>(shard_.expert.nodes.size()) * rows * hidden);
-  const bool finished = !shard_.expert.k.empty() && root_alone(shard_.expert.nodes);
-  if (!shard_.expert.k.empty())
-    expert_mlp(device_, {.offsets_on_device = offsets,
-                         .rows = rows,
-                         .experts = held.weights,
-                         .table = &held.table,
-                         .x = normed_.as<Bf16>(),
-                         .index = token_of,
-                         .hidden = hidden,
-                         .segments = shard_.expert.segments,
-                         .first = shard_.expert.first,
-                         .last = shard_.expert.last,
-                         .nodes = shard_.expert.nodes,
-                         .partials = partials,
-                         .y = finished ? results : nullptr,
-                         .scratch = &expert_scratch_});
-  all_reduce_.run({.rows = rows,
-                   .outputs = hidden,
-                   .segments = shard_.expert.segments,
-                   .partials = partials,
-                   .y = results,
-                   .finished = finished});
-  combine(device_, {.rows = n,
-                    .width = hidden,
-                    .top_k = top_k,
-                    .expert_rows = results,
-                    .row_of = row_of,
-                    .weights = router.weights,
-                    .y = output_.as<Bf16>()});
-}
-
-// Slot by slot, as columns [slot * hidden, (slot + 1) * hidden) of one wide row a token.
-void Decoder::trace_experts(int64_t n, int64_t layer, const parallel::ReturnedRows& home) {
-  const int64_t hidden = config_.hidden_size, top_k = config_.moe.top_k;
-  const DeviceArray<Bf16> slot(device_, n * hidden);
-  for (int64_t i = 0; i < top_k; ++i) {
-    for (int64_t r = 0; r < n; ++r)
-      if (home.row_of_on_host[r * top_k + i] >= 0)
-        device_.copy(slot.data() + r * hidden, home.expert_rows + home.row_of_on_host[r * top_k + i] * hidden,
-                     hidden * sizeof(Bf16));
-    trace_->record(EXPERT_OUTPUT, layer, slot.data(), hidden, i * hidden, hidden);
-  }
 }
 
 // Rows [first, first + count) of those whose logits are wanted: this rank's share of the vocabulary, in logits_. Only they are

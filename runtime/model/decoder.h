@@ -5,15 +5,15 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/attention/attention.h"
 #include "kernels/device/device.h"
-#include "kernels/moe/router.h"
 #include "kernels/rope/rope.h"
-#include "parallel/exchange/expert_exchange.h"
 #include "parallel/reduce/tree_all_reduce.h"
+#include "runtime/model/moe_block.h"
 #include "runtime/model/rank_weights.h"
 #include "runtime/model/shard.h"
 #include "runtime/model/step_inputs.h"
@@ -28,6 +28,9 @@ struct KvSize {
 };
 // Bytes of one page on the rank that needs most, so that all ranks agree on the number of pages without asking.
 int64_t kv_page_bytes(const ModelConfig& config, const Layout& layout, int64_t page_size);
+
+// Logits rows computed and shipped at a time: bounds memory when a whole prompt's logits are wanted.
+inline constexpr int64_t kLogitsBlock = 64;
 
 // Gets blocks of whole logits rows, on the rank that samples: rows [first, first + count) of StepRows::logits, [count][vocab] in
 // the device's memory.
@@ -65,12 +68,6 @@ class Decoder {
  private:
   Decoder(const Device& device, parallel::Transport& transport, const ModelConfig& config, const Options& options);
 
-  // Of each layer with experts, on a rank that has all of them: what a launch over all experts needs.
-  struct HeldExperts {
-    std::vector<const ExpertWeights*> weights;
-    ExpertTable table;
-  };
-
   void embed(const StepRows& rows);
   void exchange_embeddings(const StepRows& rows);
   void share_embeddings(int64_t rows);
@@ -87,8 +84,6 @@ class Decoder {
     const Bf16* next_norm;
   };
   void add_block(const BlockEnd& end, int64_t rows);
-  void moe_at_home(int64_t rows, const HeldExperts& held, const Router& router);
-  void trace_experts(int64_t rows, int64_t layer, const parallel::ReturnedRows& home);
   void layers(const StepRows& rows);
   void head(const StepRows& rows, const LogitsSink& sink);
   const float* logits_of(const StepRows& rows, int64_t first, int64_t count);
@@ -97,10 +92,11 @@ class Decoder {
   // Decode steps that nothing on the host interrupts, queued as one piece once a step of the same size has been seen. Returns
   // false if this step is none.
   bool run_recorded(const StepRows& rows, const LogitsSink& sink);
-  // Into partials; or, where that is one pass, the whole result into output_: then true.
-  bool multiply_row(RowLinear linear, const DeviceArray<Bf16>& bias);
-  void reduce_and_add(const RowShard& shard, int64_t rows, const float* partials, bool finished, const DeviceArray<Bf16>& bias,
-                      const BlockEnd& end);
+  // A block's last product: what it adds up, with room for the partial sums; the product itself, into those, or where that is one
+  // pass the whole result into output_, or the partial sums to where all ranks add them; and what follows.
+  parallel::RowReduction reduction_of(const RowShard& shard, int64_t rows, const DeviceArray<Bf16>& bias);
+  void multiply_row(RowLinear linear, const BlockEnd& end, parallel::RowReduction* reduction);
+  void reduce_and_add(const parallel::RowReduction& reduction, const BlockEnd& end);
 
   const Device& device_;
   std::unique_ptr<parallel::Transport> staged_;  // with a device whose memory the given transport cannot reach
@@ -108,10 +104,8 @@ class Decoder {
   ModelConfig config_;
   ModelShard shard_;
   parallel::Group tp_;
-  parallel::Group ep_;
   parallel::PeerMemory* peer_;  // null with one TP rank, too
   parallel::TreeAllReduce all_reduce_;
-  parallel::ExpertExchange exchange_;
   RopeTable rope_;
   RankWeights weights_;
   std::vector<KvPages> pages_;  // per layer of this stage
@@ -124,20 +118,18 @@ class Decoder {
   DeviceArray<int32_t> owned_tokens_;
   parallel::DeviceIndex embedding_index_;
 
-  std::vector<HeldExperts> held_;  // by local layer
-  bool experts_at_home_ = false;
-
   struct Recorded {
     uint64_t allocations = 0, generation = 0;  // as they were when the step was last queued one by one
     RecordedWork work;
     const float* logits = nullptr;
   };
   bool may_record_ = false;
-  std::map<std::pair<int64_t, int64_t>, Recorded> recorded_;  // by rows and rows whose logits are wanted
+  // By rows, rows whose logits are wanted, and whether the attention has states to merge.
+  std::map<std::tuple<int64_t, int64_t, bool>, Recorded> recorded_;
 
   // Activations, grown to the largest step seen. x is the residual stream.
-  Buffer x_, normed_, qkv_, attended_, partials_, output_, gate_up_, activation_, router_, ids_, weights_of_, moved_, logits_,
-      gathered_, expert_order_, expert_scratch_;
+  Buffer x_, normed_, qkv_, attended_, partials_, output_, gate_up_, activation_, moved_, logits_, gathered_;
+  MoeBlock moe_;  // behind partials_, which it shares
 };
 
 }  // namespace invar

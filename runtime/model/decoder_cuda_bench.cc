@@ -2,10 +2,11 @@
 // operations of a step cost at the rates measured in the same run.
 //
 //   runtime_decoder_cuda_bench CONFIG.JSON [--profile tc] [--decode ROWSxCONTEXT ...] [--prefill TOKENS ...] [--price]
-//   [--breakdown]
+//   [--price-trace FILE.CSV|default ...] [--breakdown]
 //
 // --price: the same steps with linears by cuBLASLt as it likes, by turns with ours; ours / free - 1 is what the contract's order
-// of adding costs. --breakdown: what the kinds of operations cost (step_parts.h).
+// of adding costs. --price-trace: the same of a server's steps under a load (served_price.h). --breakdown: what the kinds of
+// operations cost (step_parts.h).
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -16,8 +17,11 @@
 #include <vector>
 
 #include "kernels/ceilings/cuda/ceilings.h"
+#include "runtime/model/bench_plan.h"
 #include "runtime/model/decoder.h"
 #include "runtime/model/free_linears.h"
+#include "runtime/model/served_price.h"
+#include "runtime/model/step_batch.h"
 #include "runtime/model/step_cost.h"
 #include "runtime/model/step_parts.h"
 #include "runtime/weights/dummy_weights.h"
@@ -25,91 +29,10 @@
 namespace invar {
 namespace {
 
-struct Options {
-  std::string model, profile = "tc", exchange = "peer";
-  std::vector<std::string> decode = {"1x512", "64x1024"};
-  std::vector<int64_t> prefill = {8192};
-  int threads = 16, tp = 1;
-  int steps = 20;
-  bool eager = false;
-  bool price = false, breakdown = false;
-};
-
-constexpr int64_t kPage = 64;
-
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// `sequences` that each have pages of their own, one after the other.
-class Batch {
- public:
-  Batch(const ModelConfig& config, int64_t sequences, int64_t tokens)
-      : vocab_(config.vocab_size), pages_((tokens + kPage - 1) / kPage) {
-    for (int64_t s = 0; s < sequences; ++s) {
-      std::vector<int32_t>& table = tables_.emplace_back();
-      for (int64_t p = 0; p < pages_; ++p) table.push_back(static_cast<int32_t>(s * pages_ + p));
-    }
-  }
-  // Tokens at positions [first, first + count) of each sequence; the logits of the last one are wanted.
-  StepRows rows(int64_t first, int64_t count) const {
-    StepRows r;
-    for (size_t s = 0; s < tables_.size(); ++s) {
-      r.page_tables.push_back(tables_[s]);
-      for (int64_t p = first; p < first + count; ++p) {
-        r.tokens.push_back(
-            static_cast<int32_t>(numerics::mix64(static_cast<uint64_t>(p) * 977 + s) % static_cast<uint64_t>(vocab_)));
-        r.positions.push_back(static_cast<int32_t>(p));
-        r.sequences.push_back(static_cast<int32_t>(s));
-        r.slots.push_back(static_cast<int64_t>(s) * pages_ * kPage + p);
-      }
-      r.logits.push_back(r.size() - 1);
-    }
-    return r;
-  }
-
- private:
-  int64_t vocab_, pages_;
-  std::vector<std::vector<int32_t>> tables_;
-};
-
-struct Shape {
-  int64_t rows, context;
-};
-absl::StatusOr<Shape> parse(const std::string& text) {
-  Shape s{};
-  if (std::sscanf(text.c_str(), "%ldx%ld", &s.rows, &s.context) != 2 || s.rows < 1 || s.context < 1)
-    return absl::InvalidArgumentError("--decode " + text + ": want ROWSxCONTEXT, as in 64x1024");
-  return s;
-}
-
-struct Plan {
-  ModelConfig config;
-  Profile profile;
-  std::vector<Shape> decode;
-  int64_t tokens = 1, longest = 1;  // KV slots, positions
-};
-
-absl::StatusOr<Plan> plan(const Options& o) {
-  auto config = load_model_config(o.model);
-  if (!config.ok()) return config.status();
-  auto profile = parse_profile(o.profile);
-  if (!profile.ok()) return profile.status();
-  Plan p{*std::move(config), *profile};
-  for (const std::string& text : o.decode) {
-    const auto shape = parse(text);
-    if (!shape.ok()) return shape.status();
-    p.decode.push_back(*shape);
-    p.tokens = std::max(p.tokens, shape->rows * (shape->context + kPage));
-    p.longest = std::max(p.longest, shape->context + 1);
-  }
-  for (const int64_t prompt : o.prefill) {
-    p.tokens = std::max(p.tokens, prompt);
-    p.longest = std::max(p.longest, prompt);
-  }
-  return p;
-}
-
 // One rank; the first one prints.
-absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport) {
+absl::Status run(const BenchOptions& o, const BenchPlan& p, parallel::Transport& transport) {
   const ModelConfig* config = &p.config;
   const parallel::Layout layout{.tp = o.tp};
   const auto at = parallel::coordinates_of(layout, transport.rank());
@@ -136,7 +59,7 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
   auto decoder = Decoder::load(**device, nccl ? *nccl : transport, *config,
                                {.layout = layout,
                                 .at = at,
-                                .kv = {p.tokens / kPage + 1, kPage},
+                                .kv = {p.tokens / o.page_size + 1, o.page_size},
                                 .max_positions = p.longest,
                                 .record_decode = !o.eager,
                                 .peer = peer.get()},
@@ -171,10 +94,10 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
     return seconds[times / 2];
   };
   std::unique_ptr<FreeLinears> linears;
-  if (o.price) linears = std::make_unique<FreeLinears>(**device);
+  if (o.price || !o.traces.empty()) linears = std::make_unique<FreeLinears>(**device);
   // By turns, because the clock follows the power; each the median of the turns.
   const auto price = [&](int times, const StepRows& rows) -> absl::Status {
-    if (!linears) return absl::OkStatus();
+    if (!o.price) return absl::OkStatus();
     linears->turn(true);
     forward(rows);
     if (!linears->linked()) return absl::InternalError("not all of the decoder's linears came to free_linears.cc: see --wrap");
@@ -195,10 +118,10 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
     return absl::OkStatus();
   };
   std::unique_ptr<StepParts> parts;
-  if (o.breakdown) parts = std::make_unique<StepParts>(**device);
+  if (o.breakdown || !o.traces.empty()) parts = std::make_unique<StepParts>(**device);
   // Events around every call; what the step takes longer than they say are gaps, launches and the host.
   const auto break_down_prompt = [&](const StepRows& rows, double seconds) {
-    if (!parts) return;
+    if (!o.breakdown) return;
     parts->time_calls();
     forward(rows);
     const auto times = parts->times();
@@ -215,7 +138,7 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
   };
   // A recorded step without one kind after the other.
   const auto break_down = [&](const StepRows& rows, double seconds) {
-    if (!parts) return;
+    if (!o.breakdown) return;
     if (prints) std::printf("  without, us less:");
     for (int i = 0; i <= kStepParts; ++i) {
       parts->leave_out(i < kStepParts ? 1u << i : (1u << kStepParts) - 1);
@@ -230,7 +153,7 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
     parts->leave_out(0);
   };
   for (const int64_t prompt : o.prefill) {
-    const Batch batch(*config, 1, prompt);
+    const StepBatch batch(config->vocab_size, o.page_size, 1, prompt);
     const double seconds = median(5, batch.rows(0, prompt)), rate = prefill_operations(*config, prompt) / seconds / o.tp;
     if (prints)
       std::printf("prefill %6ld tokens         %9.2f ms  %6.0f TFLOP/s = %3.0f %% of the matrix ceiling\n",
@@ -238,8 +161,8 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
     break_down_prompt(batch.rows(0, prompt), seconds);
     if (const absl::Status priced = price(3, batch.rows(0, prompt)); !priced.ok()) return priced;
   }
-  for (const Shape& s : p.decode) {
-    const Batch batch(*config, s.rows, s.context + 1);
+  for (const BenchShape& s : p.decode) {
+    const StepBatch batch(config->vocab_size, o.page_size, s.rows, s.context + 1);
     const double seconds = median(o.steps, batch.rows(s.context, 1));
     const double bytes =
         (step_weight_bytes(*config, s.rows) + kv_bytes_per_token(*config) * static_cast<double>(s.rows * (s.context + 1))) / o.tp;
@@ -250,11 +173,20 @@ absl::Status run(const Options& o, const Plan& p, parallel::Transport& transport
     break_down(batch.rows(s.context, 1), seconds);
     if (const absl::Status priced = price(o.steps, batch.rows(s.context, 1)); !priced.ok()) return priced;
   }
+  for (size_t i = 0; i < p.served.size(); ++i)
+    if (const absl::Status priced = price_serving(**device, d, *linears, *parts, o.traces[i], p.served[i]); !priced.ok())
+      return priced;
   return absl::OkStatus();
 }
 
-absl::Status run(const Options& o) {
-  const auto shapes = plan(o);
+absl::Status run(const BenchOptions& o) {
+  int64_t memory = 0;
+  if (!o.traces.empty()) {
+    const auto device = Device::open({.backend = Backend::kCuda});
+    if (!device.ok()) return device.status();
+    memory = static_cast<int64_t>((*device)->memory().total);
+  }
+  const auto shapes = plan_bench(o, memory);
   if (!shapes.ok()) return shapes.status();
   const auto transports = parallel::start_threads(o.tp);
   std::vector<absl::Status> status(transports.size());
@@ -278,7 +210,7 @@ absl::Status run(const Options& o) {
 }  // namespace invar
 
 int main(int argc, char** argv) {
-  invar::Options o;
+  invar::BenchOptions o;
   CLI::App app("Decode and prefill of a model shape on one GPU, or on several, against a GPU's ceilings.");
   app.option_defaults()->always_capture_default();
   app.add_option("CONFIG", o.model, "config.json")->required()->check(CLI::ExistingPath);
@@ -286,13 +218,33 @@ int main(int argc, char** argv) {
   app.add_option("--tp", o.tp, "ranks, a GPU each")->check(CLI::Range(1, 8));
   app.add_option("--exchange", o.exchange)->check(CLI::IsMember({"peer", "host", "nccl"}));
   app.add_flag("--enforce-eager", o.eager, "no CUDA graphs");
-  app.add_option("--decode", o.decode, "ROWSxCONTEXT: that many sequences with that many tokens before");
-  app.add_option("--prefill", o.prefill, "tokens of one prompt");
+  CLI::Option* decode = app.add_option("--decode", o.decode, "ROWSxCONTEXT: that many sequences with that many tokens before");
+  CLI::Option* prefill = app.add_option("--prefill", o.prefill, "tokens of one prompt");
   app.add_option("--threads,-t", o.threads, "that make the weights")->check(CLI::Range(1, 1024));
   app.add_flag("--price", o.price, "also with linears by cuBLASLt as it likes, one rank, no biases");
+  app.add_option("--price-trace", o.traces,
+                 "tokens a second of a load, also with linears by cuBLASLt: a CSV with TIMESTAMP, ContextTokens and "
+                 "GeneratedTokens (Azure's LLM traces), or default: made lengths, about log-normal, prompts of 512 tokens in the "
+                 "median and 8192 at the most, answers of 128 and 1024. All requests wait from the start. Instead of --decode "
+                 "and --prefill where these are not given; one rank")
+      ->option_text("FILE.CSV|default ...");
+  app.add_option("--trace-requests", o.trace_requests, "of a trace, at even distances")->check(CLI::Range(1, 100000));
+  app.add_option("--trace-steps", o.trace_steps, "of a load, the first ones; 0 = all, to the last request's end")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--max-num-seqs", o.max_num_seqs, "of a load: sequences in a step")->check(CLI::PositiveNumber);
+  app.add_option("--max-num-batched-tokens", o.max_num_batched_tokens, "of a load: tokens in a step")->check(CLI::PositiveNumber);
+  app.add_option("--gpu-memory-utilization", o.gpu_memory_utilization, "of a load: share of the GPU's memory")
+      ->check(CLI::Range(0.01, 1.0));
+  CLI::Option* page = app.add_option("--block-size", o.page_size, "tokens in a KV page; with --price-trace 16, as the engine's")
+                          ->check(CLI::Range(16, 4096));
   app.add_flag("--breakdown", o.breakdown, "also what each kind of operation costs");
   app.add_option("--steps", o.steps, "timed; the median counts")->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
+  if (!o.traces.empty()) {
+    if (decode->empty()) o.decode.clear();
+    if (prefill->empty()) o.prefill.clear();
+    if (page->empty()) o.page_size = invar::RankOptions().page_size;
+  }
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   const absl::Status status = invar::run(o);
   if (status.ok()) return 0;

@@ -2,10 +2,8 @@
 // kernel and recorded.
 #include <gtest/gtest.h>
 
-#include <mutex>
-#include <thread>
-
 #include "absl/strings/str_cat.h"
+#include "parallel/transport/gpu_ranks.h"
 #include "runtime/model/decoder.h"
 #include "runtime/weights/dummy_weights.h"
 
@@ -82,54 +80,28 @@ std::vector<uint32_t> on_cpu(const ModelConfig& config, Profile profile) {
 }
 
 std::vector<uint32_t> on_gpus(const ModelConfig& config, Profile profile, int tp, int gpus, ControlArm arm = ControlArm::kNone) {
-  auto transports = parallel::start_threads(tp);
   const parallel::Layout layout{.tp = tp};
   std::vector<uint32_t> sampled;
-  std::vector<std::thread> threads;
-  std::mutex mutex;
-  for (int r = 0; r < tp; ++r)
-    threads.emplace_back([&, r] {
-      std::string wrong;
-      try {
-        const auto at = parallel::coordinates_of(layout, r);
-        auto device = Device::open({.profile = profile, .control_arm = arm, .backend = Backend::kCuda, .cuda_device = r % gpus});
-        if (!device.ok()) throw std::runtime_error(std::string(device.status().message()));
-        auto peer =
-            parallel::PeerMemory::open(*transports[r], **device, parallel::tp_members(layout, at), peer_sizes(config, 32));
+  parallel::with_gpu_ranks(
+      tp, gpus, {.profile = profile, .control_arm = arm}, [&](const Device& device, parallel::Transport& transport) {
+        const auto at = parallel::coordinates_of(layout, transport.rank());
+        auto peer = parallel::PeerMemory::open(transport, device, parallel::tp_members(layout, at), peer_sizes(config, 32));
         if (!peer.ok()) throw std::runtime_error(std::string(peer.status().message()));
         auto bits =
-            run_rank(**device, *transports[r], config,
+            run_rank(device, transport, config,
                      {.layout = layout, .at = at, .kv = {kPages * kSequences, kPage}, .max_positions = 200, .peer = peer->get()});
-        const std::lock_guard lock(mutex);
-        if (r == 0)
+        if (transport.rank() == 0)
           sampled = std::move(bits);
-        else
-          EXPECT_TRUE(bits.empty());
-      } catch (const std::exception& e) {
-        wrong = e.what();
-        transports[r]->abort(1);
-      }
-      const std::lock_guard lock(mutex);
-      EXPECT_EQ(wrong, "") << "rank " << r;
-    });
-  for (std::thread& t : threads) t.join();
+        else if (!bits.empty())
+          throw std::runtime_error("logits on a rank that does not sample");
+      });
   return sampled;
 }
 
-class DecoderOverPeers : public testing::TestWithParam<std::pair<int, int>> {  // ranks, GPUs
- protected:
-  void SetUp() override {
-    const int there = Device::cuda_devices();
-    if (there < GetParam().second) GTEST_SKIP() << GetParam().second << " GPUs wanted, " << there << " there";
-    auto device = Device::open({.backend = Backend::kCuda});
-    if (!device.ok()) GTEST_SKIP() << std::string(device.status().message());
-  }
-};
+class DecoderOverPeers : public parallel::RanksOnGpus {};
 INSTANTIATE_TEST_SUITE_P(RanksOnGpus, DecoderOverPeers,
                          testing::Values(std::pair(2, 1), std::pair(3, 1), std::pair(2, 2), std::pair(3, 3), std::pair(4, 4)),
-                         [](const auto& info) {
-                           return std::to_string(info.param.first) + "_on_" + std::to_string(info.param.second);
-                         });
+                         parallel::ranks_on_gpus);
 
 TEST_P(DecoderOverPeers, GivesTheBitsOfOneCpu) {
   const auto [tp, gpus] = GetParam();

@@ -1,5 +1,6 @@
 #include "runtime/model/free_linears.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -11,7 +12,10 @@
 namespace invar {
 namespace {
 
-constexpr size_t kMostSeen = 16;  // matrices of a shape that algorithms are timed over
+constexpr size_t kMostSeen = 16;     // matrices of a shape that algorithms are timed over
+constexpr size_t kFirstLook = 2;     // of them
+constexpr size_t kMostExpected = 3;  // of a shape that was only expected
+constexpr double kPromising = 1.15;  // of the fastest at first look
 constexpr int kProposals = 16;
 
 FreeLinears* current = nullptr;
@@ -39,7 +43,8 @@ void wrapped_column(const Device& device, const ColumnLinear& p) {
                  [&] { current ? current->column(device, p) : own_column(device, p); });
 }
 void wrapped_row(const Device& device, const RowLinear& p) {
-  StepParts::run(StepPart::kRow, [&] { current ? current->row(device, p) : own_row(device, p); });
+  StepParts::run(p.targets.count ? StepPart::kSent : StepPart::kRow,
+                 [&] { current ? current->row(device, p) : own_row(device, p); });
 }
 void wrapped_gated(const Device& device, const GatedLinear& p) {
   StepParts::run(StepPart::kGated, [&] { current ? current->gated(device, p) : own_gated(device, p); });
@@ -112,28 +117,57 @@ void FreeLinears::multiply(int64_t rows, const PackedWeights& weights, const Bf1
                                   .x_stride = x_stride,
                                   .y_stride = y_stride,
                                   .fp32_result = fp32};
-  auto at = products_.find(shape);
-  if (at == products_.end()) at = products_.emplace(shape, Product{ceilings::BlasProduct(device_, shape, kProposals)}).first;
-  Product& p = at->second;
+  Product& p = product(shape);
   const Call call{weights.data(), x, y};
   if (!p.timed && p.seen.size() < kMostSeen) p.seen.push_back(call);
+  ceilings::BlasShape any = shape;
+  any.rows = 0;
+  Largest& largest = largest_[any];
+  if (rows > largest.rows) largest = {rows, {}};
+  if (rows == largest.rows && largest.calls.size() < kMostExpected) largest.calls.push_back(call);
   if (!p.product.run(p.chosen, call.weights, call.x, call.y)) throw DeviceFailure("cuBLASLt does not run what it proposes");
 }
 
+FreeLinears::Product& FreeLinears::product(const ceilings::BlasShape& shape) {
+  auto at = products_.find(shape);
+  if (at == products_.end()) at = products_.emplace(shape, Product{ceilings::BlasProduct(device_, shape, kProposals)}).first;
+  return at->second;
+}
+
+void FreeLinears::expect(std::span<const int64_t> rows, std::span<const int64_t> logits) {
+  for (const auto& [any, largest] : largest_)
+    for (const int64_t n : any.fp32_result ? logits : rows) {
+      if (n < 1 || n > largest.rows) continue;
+      ceilings::BlasShape shape = any;
+      shape.rows = n;
+      Product& p = product(shape);
+      if (!p.timed && p.seen.empty()) p.seen = largest.calls;
+    }
+}
+
+// First a short look at all, then a longer one at those that may be the fastest: a load has hundreds of shapes.
 void FreeLinears::choose() {
   const ceilings::Stopwatch watch(device_);
   for (auto& [shape, p] : products_) {
     if (p.timed) continue;
-    double best = std::numeric_limits<double>::infinity();
-    for (size_t algorithm = 0; algorithm < p.product.algorithms(); ++algorithm) {
+    const auto time = [&](size_t algorithm, size_t matrices, int replays) {
       const auto multiply = [&](int i) { return p.product.run(algorithm, p.seen[i].weights, p.seen[i].x, p.seen[i].y); };
-      if (!multiply(0)) continue;
-      const double time = watch.in_graph(multiply, static_cast<int>(p.seen.size()), 3);
-      if (time < best) best = time, p.chosen = algorithm;
+      if (!multiply(0)) return std::numeric_limits<double>::infinity();
+      return watch.in_graph(multiply, static_cast<int>(std::min(matrices, p.seen.size())), replays);
+    };
+    std::vector<double> first(p.product.algorithms());
+    for (size_t i = 0; i < first.size(); ++i) first[i] = time(i, kFirstLook, 1);
+    const double promising = kPromising * *std::min_element(first.begin(), first.end());
+    double best = std::numeric_limits<double>::infinity();
+    for (size_t i = 0; i < first.size(); ++i) {
+      if (!(first[i] <= promising)) continue;
+      const double again = time(i, kMostSeen, 3);
+      if (again < best) best = again, p.chosen = i;
     }
     p.timed = true;
     p.seen.clear();
   }
+  largest_.clear();  // its buffers may be gone when the next step comes
 }
 
 }  // namespace invar

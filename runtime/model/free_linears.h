@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "kernels/ceilings/cuda/blas_product.h"
@@ -27,8 +28,11 @@ class FreeLinears {
 
   // Steps recorded before the change are recorded again.
   void turn(bool on);
-  // Times the algorithms of every shape that a step has used since, over the matrices it used: several times the second-level
-  // cache.
+  // Besides the shapes that steps have used: those of steps with so many rows, and with so many rows of logits. No more than in
+  // the largest of the steps since the last choose(), whose matrices are used.
+  void expect(std::span<const int64_t> rows, std::span<const int64_t> logits);
+  // Times the algorithms of every shape that a step has used or expect() has named since, over the matrices the step used:
+  // several times the second-level cache.
   void choose();
   // Calls of each function below have come here, on or off. If not, the program was linked wrongly.
   bool linked() const { return columns_ > 0 && rows_ > 0 && gated_ > 0 && (merges_ > 0 || unmerged_ == 0); }
@@ -50,6 +54,12 @@ class FreeLinears {
     bool timed = false;
     std::vector<Call> seen;
   };
+  struct Largest {
+    int64_t rows = 0;
+    std::vector<Call> calls;
+  };
+
+  Product& product(const ceilings::BlasShape& shape);
 
   void multiply(int64_t rows, const PackedWeights& weights, const Bf16* x, int64_t x_stride, void* y, int64_t y_stride,
                 bool fp32);
@@ -57,6 +67,7 @@ class FreeLinears {
   const Device& device_;
   Buffer renewed_;
   std::map<ceilings::BlasShape, Product> products_;
+  std::map<ceilings::BlasShape, Largest> largest_;  // since choose(); by shape but for the rows
   bool on_ = false;
   int64_t columns_ = 0, rows_ = 0, unmerged_ = 0, gated_ = 0, merges_ = 0;
 };

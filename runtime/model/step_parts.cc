@@ -32,6 +32,10 @@ void wrapped_exchange(const Device&, const PeerView&, const PeerMerge&, const Pe
     "__wrap__ZN5invar4cuda15peer_merge_normERKNS_6DeviceERKNS_8PeerViewERKNS_9PeerMergeERKNS_8PeerNormENS_7PeerWayE");
 void own_exchange(const Device&, const PeerView&, const PeerMerge&, const PeerNorm&, PeerWay) asm(
     "__real__ZN5invar4cuda15peer_merge_normERKNS_6DeviceERKNS_8PeerViewERKNS_9PeerMergeERKNS_8PeerNormENS_7PeerWayE");
+void wrapped_arrivals(const Device&, const PeerView&, const PeerMerge&, const PeerNorm&) asm(
+    "__wrap__ZN5invar4cuda18peer_arrivals_normERKNS_6DeviceERKNS_8PeerViewERKNS_9PeerMergeERKNS_8PeerNormE");
+void own_arrivals(const Device&, const PeerView&, const PeerMerge&, const PeerNorm&) asm(
+    "__real__ZN5invar4cuda18peer_arrivals_normERKNS_6DeviceERKNS_8PeerViewERKNS_9PeerMergeERKNS_8PeerNormE");
 void wrapped_rows(const Device&, const PeerView&,
                   const PeerRows&) asm("__wrap__ZN5invar4cuda9peer_rowsERKNS_6DeviceERKNS_8PeerViewERKNS0_8PeerRowsE");
 void own_rows(const Device&, const PeerView&,
@@ -56,6 +60,10 @@ void wrapped_residual(const Device& d, const ResidualRmsNorm& p) {
 void wrapped_exchange(const Device& d, const PeerView& v, const PeerMerge& p, const PeerNorm& next, PeerWay way) {
   StepParts::run(StepPart::kExchange, [&] { own_exchange(d, v, p, next, way); });
 }
+// With the linear that sends: without it, this would wait for ever.
+void wrapped_arrivals(const Device& d, const PeerView& v, const PeerMerge& p, const PeerNorm& next) {
+  StepParts::run(StepPart::kSent, [&] { own_arrivals(d, v, p, next); });
+}
 void wrapped_rows(const Device& d, const PeerView& v, const PeerRows& p) {
   StepParts::run(StepPart::kMove, [&] { own_rows(d, v, p); });
 }
@@ -64,8 +72,17 @@ void wrapped_shards(const Device& d, const PeerView& v, const PeerShards& p) {
 }
 
 std::string_view name(StepPart part) {
-  constexpr std::string_view kNames[kStepParts] = {"qkv",       "o and down", "gate and up",    "head",     "rope and cache",
-                                                   "attention", "norm",       "residual, norm", "exchange", "rows and shards"};
+  constexpr std::string_view kNames[kStepParts] = {"qkv",
+                                                   "o and down",
+                                                   "gate and up",
+                                                   "head",
+                                                   "rope and cache",
+                                                   "attention",
+                                                   "norm",
+                                                   "residual, norm",
+                                                   "exchange",
+                                                   "rows and shards",
+                                                   "o and down with exchange"};
   return kNames[static_cast<int>(part)];
 }
 

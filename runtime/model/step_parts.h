@@ -17,8 +17,8 @@
 
 namespace invar {
 
-enum class StepPart : uint8_t { kColumn, kRow, kGated, kHead, kHeads, kAttention, kNorm, kMerge, kExchange, kMove };
-inline constexpr int kStepParts = 10;
+enum class StepPart : uint8_t { kColumn, kRow, kGated, kHead, kHeads, kAttention, kNorm, kMerge, kExchange, kMove, kSent };
+inline constexpr int kStepParts = 11;
 std::string_view name(StepPart part);
 
 class StepParts {

@@ -24,9 +24,16 @@ void function_values(std::string* out) {
   for (const float x : {-126.5f, -125.7f, -1.3f, 0.0f, 0.37f, 127.9f}) {
     const std::string at = message("(0x", absl::Hex(float_bits(x), absl::kZeroPad8), ")");
     bits(out, message("exp2", at), numerics::exp2(x));
-    bits(out, message("exp2_fast", at), numerics::exp2_fast(x));
     bits(out, message("sigmoid", at), numerics::sigmoid(x));
     *out += message("bf", at, "=", numerics::bf(x).bits, "\n");
+  }
+  for (const float t : {1.9f, 2.003f, 2.5f, 2.71828f, 2.996f, 3.5f})
+    bits(out, message("attention_weight(0x", absl::Hex(float_bits(t)), ")"), numerics::attention_weight(t));
+  for (const float x : {-2000.3f, -7.5f, 0.3f, 91.6f}) {
+    const float r = numerics::attention_reference(0.0f, x);
+    bits(out, message("attention_reference(0x", absl::Hex(float_bits(x)), ")"), r);
+    bits(out, message("attention_offset(0x", absl::Hex(float_bits(r)), ")"), numerics::attention_offset(r));
+    bits(out, message("attention_rescale(0, 0x", absl::Hex(float_bits(r)), ")"), numerics::attention_rescale(0.0f, r));
   }
   for (const float x : {0.003f, 0.8f, 1.37f, 71.0f}) {
     bits(out, message("ln(0x", absl::Hex(float_bits(x)), ")"), numerics::ln(x));
@@ -87,14 +94,19 @@ std::string numerics_text(Profile profile, ControlArm arm) {
   line(&out, "attention_block", n::kAttentionBlock);
   line(&out, "attention_split", n::kAttentionSplit);
   line(&out, "attention_sum_lanes", n::kAttentionSumLanes);
-  bits(&out, "attention_slack", n::kAttentionSlack);
+  bits(&out, "attention_step", n::kAttentionStep);
+  bits(&out, "attention_zero", n::kAttentionZero);
+  bits(&out, "attention_least", n::kAttentionLeast);
+  bits(&out, "attention_most", n::kAttentionMost);
+  bits(&out, "attention_headroom", n::kAttentionHeadroom);
+  out += "attention_denominator=of weights rounded to bf16\n";
   line(&out, "mass_bits", n::kMassBits);
   line(&out, "top_p_bits", n::kTopPBits);
   rope_values(&out);
   bits(&out, "log2e", n::kLog2e);
   bits(&out, "ln2", n::kLn2);
   bits(&out, "round_magic", n::kRoundMagic);
-  bits(&out, "exp2_fast", n::kExp2Fast, n::kExp2FastDegree);
+  bits(&out, "attention_weight", n::kAttentionWeight, 4);
   bits(&out, "exp2", n::kExp2, n::kExp2Degree);
   bits(&out, "ln1p", n::kLn1p, 8);
   function_values(&out);

@@ -52,7 +52,7 @@ TEST(NumericsId, TextNamesTheConstants) {
   const std::string text = numerics_text(Profile::kPortable, ControlArm::kNone);
   for (const char* key : {"contract=", "profile=portable\n", "column_leaf=256\n", "row_leaf=256\n", "segments=8\n",
                           "sum_lanes=1024\n", "attention_block=64\n", "attention_split=512\n", "mass_bits=40\n", "dtype=bf16\n",
-                          "exp2[5]=0x", "ln1p[7]=0x", "exp2_fast[2]=0x", "wire=fp32"})
+                          "exp2[5]=0x", "ln1p[7]=0x", "attention_weight[3]=0x", "wire=fp32"})
     EXPECT_NE(text.find(key), std::string::npos) << key << " in\n" << text;
   EXPECT_EQ(text.find("control_arm"), std::string::npos);
   EXPECT_NE(numerics_text(Profile::kPortable, ControlArm::kSwappedGroups).find("control_arm="), std::string::npos);

@@ -2,33 +2,17 @@
 //   runtime_tokenizer_fuzz CORPUS_FOLDER
 // writes the samples of tokenizer_samples.h into CORPUS_FOLDER if it is empty, so that no corpus has to be kept.
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string_view>
 
 #include "runtime/tokenizer/tokenizer.h"
 #include "runtime/tokenizer/tokenizer_samples.h"
-
-namespace {
-
-void write_samples(const std::filesystem::path& folder) {
-  int number = 0;
-  for (const std::string& file : invar::tokenizer::sample_files()) {
-    for (const std::string& text : invar::tokenizer::sample_texts()) {
-      std::ofstream(folder / ("sample" + std::to_string(number++)), std::ios::binary) << file << '\0' << text;
-    }
-  }
-}
-
-}  // namespace
+#include "tests/support/fuzz_corpus.h"
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  for (int i = 1; i < *argc; ++i) {
-    const std::filesystem::path folder = (*argv)[i];
-    if ((*argv)[i][0] == '-' || !std::filesystem::is_directory(folder)) continue;
-    if (std::filesystem::is_empty(folder)) write_samples(folder);
-    break;
-  }
+  std::vector<std::string> samples;
+  for (const std::string& file : invar::tokenizer::sample_files())
+    for (const std::string& text : invar::tokenizer::sample_texts()) samples.push_back(file + '\0' + text);
+  invar::fill_empty_corpus(*argc, *argv, samples);
   return 0;
 }
 

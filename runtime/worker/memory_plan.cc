@@ -15,7 +15,6 @@ std::string gib(int64_t bytes) { return absl::StrFormat("%.2f GiB", static_cast<
 }  // namespace
 
 MemoryNeeds memory_needs(const ModelConfig& c, const ModelShard& s, const RankOptions& o) {
-  constexpr int64_t kLogitsRows = 64;
   const int64_t rows = o.max_num_batched_tokens, hidden = c.hidden_size, bf16 = 2;
   const int64_t attention = s.o.k.size() + 2 * s.kv_heads.size() * c.head_dim + s.o.k.size();
   const int64_t mlp = 3 * s.down.k.size();
@@ -29,7 +28,7 @@ MemoryNeeds memory_needs(const ModelConfig& c, const ModelShard& s, const RankOp
   n.weights = rank_weight_elements(c, s) * bf16;
   n.activations = rows * (4 * hidden + attention + mlp) * bf16 + partials * 2 +
                   routed * (3 * hidden + 3 * s.expert.k.size()) * bf16 +
-                  kLogitsRows * c.vocab_size * 4 * (s.layout.tp > 1 ? 3 : 1);
+                  kLogitsBlock * c.vocab_size * 4 * (s.layout.tp > 1 ? 3 : 1);
   const bool may_share =
       o.device.backend == Backend::kCuda && s.layout.tp > 1 && (o.exchange == Exchange::kAuto || o.exchange == Exchange::kPeer);
   if (may_share) n.activations += static_cast<int64_t>(parallel::peer_window_bytes(peer_sizes(c, rows)));

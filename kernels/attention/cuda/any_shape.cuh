@@ -249,23 +249,24 @@ __device__ __forceinline__ void attend(const Team& team, std::byte* memory, cons
         if (key >= first && key < end) largest = fmaxf(largest, x[i]);
       }
       for (int step = 1; step < 8; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
-      const float candidate = numerics::mul(largest, p.c);
       float scale = 1.0f;
-      if (numerics::sub(candidate, reference) > attention_order::kReferenceSlack) {
-        scale = attention_order::rescale(reference, candidate);
+      const bool sees_block = first < block + kBlock && end > block;
+      if (sees_block && attention_order::moves(largest, p.step, reference)) {
+        const float moved = attention_order::moved_reference(largest, p.c, reference);
+        scale = attention_order::rescale(reference, moved);
         l = numerics::mul(l, scale);
-        reference = candidate;
+        reference = moved;
       }
+      const float offset = numerics::attention_offset(reference);
       if (sum_lane == 0) s.scale[vector] = scale;
 #pragma unroll
       for (int i = 0; i < kBlock / 8; ++i) {
         const int key = block + i * 8 + sum_lane;
-        float weight = 0;
+        Bf16 rounded{0};
         if (key >= first && key < end) {
-          weight = exact_weight(numerics::fma(x[i], p.c, -reference));
-          l = numerics::add(l, weight);
+          rounded = numerics::bf(numerics::attention_weight(numerics::fma(x[i], p.step, offset)));
+          l = numerics::add(l, numerics::widen(rounded));
         }
-        const Bf16 rounded = numerics::bf(weight);
         if constexpr (P == Profile::kPortable)
           s.weights[(i * 8 + sum_lane) * kVectors + vector] = numerics::widen(rounded);
         else

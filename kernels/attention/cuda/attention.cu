@@ -48,7 +48,8 @@ AttentionParameters parameters_of(const Device& device, const Attention& problem
                         .head_dim = static_cast<int32_t>(problem.head_dim),
                         .page_size = static_cast<int32_t>(pages.page_size()),
                         .window = static_cast<int32_t>(problem.window),
-                        .c = attention_order::exponent_scale(problem.scale)};
+                        .c = attention_order::exponent_scale(problem.scale),
+                        .step = attention_order::exponent_step(attention_order::exponent_scale(problem.scale))};
   p.states = problem.step->states(device, problem.query_heads * (problem.head_dim + kStateExtra));
   int filled = 0;
   for (int64_t kv_head = 0; kv_head < pages.kv_heads(); ++kv_head) {
@@ -86,7 +87,7 @@ void run(const Device& device, const Attention& problem, bool generic) {
       launch_decode(device, p, group);
     else
       launch_generic(device, p, PlanList::kDecode, 1, group);
-    launch_merge(device, p, PlanList::kDecode);  // even if there is nothing to merge: a replay of a graph may have something
+    if (step.has_merges()) launch_merge(device, p, PlanList::kDecode);
   }
   if (step.has_prefill()) {
     const AttentionPlan& plan = step.plan();

@@ -2,8 +2,8 @@
 //
 //   scores   warp w multiplies block w of the split; keys are the M side, the heads are 8 columns, so few heads waste little
 //   softmax  each warp for its block, once the maxima of the blocks before it are known
-//   values   warp w multiplies 16 of the output's d by all keys of the split, in one chain; meanwhile one or two warps add the
-//            denominator's lanes, in the order of the keys
+//   values   warp w multiplies 16 of the output's d by all keys of the split, in one chain; meanwhile one or two warps
+//            more add the denominator's lanes, in the order of the keys
 #include <type_traits>
 
 #include "kernels/attention/cuda/decode.cuh"
@@ -13,10 +13,13 @@ namespace invar::cuda {
 namespace {
 
 constexpr int kWeightPitch = kSplit + 8;
+constexpr int kMaxima = 2, kWeights = 3, kSums = 4;  // named barriers: what is in shared memory behind them
 
 template <int HeadDim, int Columns>  // Columns: groups of 8 query heads
 struct alignas(1024) Shared {
   static constexpr int kHeadDim = HeadDim, kHeads = Columns * 8;
+  static constexpr int kConsumers = (kWarps + Columns) * 32;  // threads
+  static constexpr int kThreads = kConsumers + 32;
   static constexpr int kStageBytes = kBlock * HeadDim * 2;
   static constexpr int kStages = (Columns == 1 ? 192 : 160) * 1024 / kStageBytes;
   std::byte stages[kStages][kStageBytes];
@@ -28,6 +31,61 @@ struct alignas(1024) Shared {
   uint64_t full[kStages], empty[kStages];
 };
 
+// The denominators of a column: lane g of heads 2t and 2t + 1.
+template <class S>
+__device__ __forceinline__ void sum(S& s, const AttentionParameters& p, const Work& w, int n, float2 reference) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int blocks = w.blocks();
+  float l[2] = {};
+  for (int b = 0; b < blocks; ++b) {
+    const float2 scale = *reinterpret_cast<const float2*>(&s.scale[b][n * 8 + t * 2]);
+    float2 weights[kBlock / 8];
+#pragma unroll
+    for (int i = 0; i < kBlock / 8; ++i) weights[i] = s.weights[n][b][i][lane];
+    l[0] = numerics::mul(l[0], scale.x);
+    l[1] = numerics::mul(l[1], scale.y);
+#pragma unroll
+    for (int i = 0; i < kBlock / 8; ++i) {
+      l[0] = numerics::add(l[0], weights[i].x);
+      l[1] = numerics::add(l[1], weights[i].y);
+    }
+  }
+#pragma unroll
+  for (int step = 4; step < 32; step *= 2)
+#pragma unroll
+    for (int i = 0; i < 2; ++i) l[i] = numerics::add(l[i], __shfl_xor_sync(~0u, l[i], step));
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int column = n * 8 + t * 2 + i;
+    if (g != 0 || column >= w.heads) continue;
+    if (w.item.states < 0) {
+      s.l[column] = l[i];
+    } else {
+      const int head = query_head<S>(p, w, column);
+      *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, head) + S::kHeadDim) =
+          make_float2(i ? reference.y : reference.x, l[i]);
+    }
+  }
+}
+
+// What the warps do that add denominators, beside the others: behind the value chain it would be time that a short step waits.
+template <class S>
+__device__ void sum_items(S& s, const AttentionParameters& p, const PlanView& plan, int n) {
+  const int t = threadIdx.x % 4, count = items_of(p, plan);
+  for (int index = blockIdx.x; index < count; index += gridDim.x) {
+    const Work w = work_of(p, item_at(p, plan.decode(), index), index, S::kHeads);
+    if (w.empty()) continue;
+    ptx::named_barrier_sync(kMaxima, S::kConsumers);
+    float reference[2] = {-kInfinity, -kInfinity};
+    for (int b = 0; b < w.blocks(); ++b)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) pass_block(p, s.largest[b][n * 8 + t * 2 + i], reference[i]);
+    ptx::named_barrier_sync(kWeights, S::kConsumers);
+    sum(s, p, w, n, make_float2(reference[0], reference[1]));
+    if (w.item.states < 0) ptx::named_barrier_sync(kSums, S::kConsumers);
+  }
+}
+
 template <int HeadDim, int Columns>
 __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& p, const PlanView& plan) {
   using S = Shared<HeadDim, Columns>;
@@ -35,6 +93,11 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
   constexpr int kTiles = HeadDim / 16;  // of 16 d; one a warp
   constexpr int kReleases = kWarps / kTiles;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  if (warp > kWarps) {
+    ptx::wait_for_earlier_kernels();
+    sum_items(s, p, plan, warp - kWarps - 1);
+    return;
+  }
   Place begin;  // of the item's first key block
   // Two items ahead: what the plan says; one item ahead: its queries. Neither is waited for.
   const int count = items_of(p, plan);
@@ -55,12 +118,12 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
   const int grid = gridDim.x;
   Work w;
   PlanItem ahead;
-  if (static_cast<int>(blockIdx.x) < count) {
-    w = work_of(p, item_at(p, items, blockIdx.x), blockIdx.x, S::kHeads);
-    if (!w.empty()) load_queries(w);
-  }
-  if (static_cast<int>(blockIdx.x) + grid < count) ahead = item_at(p, items, blockIdx.x + grid);
-  for (int index = blockIdx.x; index < count; index += grid) {
+  const int start = blockIdx.x;
+  if (start < count) w = work_of(p, item_at(p, items, start), start, S::kHeads);
+  if (start + grid < count) ahead = item_at(p, items, start + grid);
+  ptx::wait_for_earlier_kernels();
+  if (start < count && !w.empty()) load_queries(w);
+  for (int index = start; index < count; index += grid) {
     Work next;
     if (index + grid < count) next = work_of(p, ahead, index + grid, S::kHeads);
     if (index + 2 * grid < count) ahead = item_at(p, items, index + 2 * grid);
@@ -114,54 +177,53 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
         if (g == 0) s.largest[warp][n * 8 + t * 2] = largest[0], s.largest[warp][n * 8 + t * 2 + 1] = largest[1];
       }
     }
-    sync_consumers();
+    ptx::named_barrier_sync(kMaxima, S::kConsumers);
 
     // ---- softmax
-    float last_reference[Columns][2];  // at the end of the split, in every warp
 #pragma unroll
     for (int n = 0; n < Columns; ++n) {
-      float reference[2] = {-kInfinity, -kInfinity}, scale[2] = {1.0f, 1.0f}, own[2];
+      float reference[2] = {-kInfinity, -kInfinity}, scale[2] = {1.0f, 1.0f}, offset[2];
       for (int b = 0; b < blocks; ++b) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const float candidate = numerics::mul(s.largest[b][n * 8 + t * 2 + i], p.c);
-          scale[i] = 1.0f;
-          if (numerics::sub(candidate, reference[i]) > attention_order::kReferenceSlack) {
-            scale[i] = attention_order::rescale(reference[i], candidate);
-            reference[i] = candidate;
-          }
-          if (b == warp) own[i] = reference[i];
+          scale[i] = pass_block(p, s.largest[b][n * 8 + t * 2 + i], reference[i]);
+          if (b == warp) offset[i] = numerics::attention_offset(reference[i]);
         }
         if (b == warp && g == 0) s.scale[b][n * 8 + t * 2] = scale[0], s.scale[b][n * 8 + t * 2 + 1] = scale[1];
       }
-      last_reference[n][0] = reference[0], last_reference[n][1] = reference[1];
       if (warp >= blocks) continue;
-      bool fast = true;
+      uint32_t bits = 0;
 #pragma unroll
       for (int m = 0; m < 4; ++m)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          scores[m][n][i] = numerics::fma(scores[m][n][i], p.c, -own[i % 2]);
-          fast = fast && scores[m][n][i] <= kFastLimit;
+          scores[m][n][i] = numerics::fma(scores[m][n][i], p.step, offset[i % 2]);
+          bits |= __float_as_uint(scores[m][n][i]);
         }
+      if (whole && !__any_sync(~0u, (bits & numerics::kAttentionOutside) != 0)) {
 #pragma unroll
-      for (int m = 0; m < 4; ++m)
+        for (int m = 0; m < 4; ++m)
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float weight = fast ? exp2_flat(scores[m][n][i]) : exp2_any(scores[m][n][i]);
-          scores[m][n][i] = whole || visible(m, i) ? weight : 0.0f;
-        }
+          for (int i = 0; i < 4; ++i) scores[m][n][i] = numerics::attention_weight_inside(scores[m][n][i]);
+      } else {
+#pragma unroll
+        for (int m = 0; m < 4; ++m)
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            scores[m][n][i] = whole || visible(m, i) ? numerics::attention_weight(scores[m][n][i]) : 0.0f;
+      }
 #pragma unroll
       for (int m = 0; m < 4; ++m)
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
           const int key = warp * kBlock + m * 16 + g + i / 2 * 8;
-          s.weights[n][warp][m * 2 + i / 2][lane] = make_float2(scores[m][n][i], scores[m][n][i + 1]);
-          s.weight_bits[n * 8 + t * 2][key] = numerics::bf(scores[m][n][i]).bits;
-          s.weight_bits[n * 8 + t * 2 + 1][key] = numerics::bf(scores[m][n][i + 1]).bits;
+          const Bf16 first = numerics::bf(scores[m][n][i]), second = numerics::bf(scores[m][n][i + 1]);
+          s.weights[n][warp][m * 2 + i / 2][lane] = make_float2(numerics::widen(first), numerics::widen(second));
+          s.weight_bits[n * 8 + t * 2][key] = first.bits;
+          s.weight_bits[n * 8 + t * 2 + 1][key] = second.bits;
         }
     }
-    sync_consumers();
+    ptx::named_barrier_sync(kWeights, S::kConsumers);
 
     // ---- values: o[column][4], d 16 warp + g and + 8, heads 2t and 2t + 1
     float o[Columns][4] = {};
@@ -216,40 +278,7 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
     begin = behind<S>(begin, 2 * blocks);
 
     const bool direct = w.item.states < 0;
-    if (warp >= kWarps - Columns) {  // lane g of the denominator of heads 2t, 2t + 1
-      const int n = warp - (kWarps - Columns);
-      float l[2] = {};
-      for (int b = 0; b < blocks; ++b) {
-        const float2 scale = *reinterpret_cast<const float2*>(&s.scale[b][n * 8 + t * 2]);
-        float2 weights[kBlock / 8];
-#pragma unroll
-        for (int i = 0; i < kBlock / 8; ++i) weights[i] = s.weights[n][b][i][lane];
-        l[0] = numerics::mul(l[0], scale.x);
-        l[1] = numerics::mul(l[1], scale.y);
-#pragma unroll
-        for (int i = 0; i < kBlock / 8; ++i) {
-          l[0] = numerics::add(l[0], weights[i].x);
-          l[1] = numerics::add(l[1], weights[i].y);
-        }
-      }
-#pragma unroll
-      for (int step = 4; step < 32; step *= 2)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) l[i] = numerics::add(l[i], __shfl_xor_sync(~0u, l[i], step));
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int column = n * 8 + t * 2 + i;
-        if (g != 0 || column >= w.heads) continue;
-        if (direct) {
-          s.l[column] = l[i];
-        } else {
-          const int head = query_head<S>(p, w, column);
-          *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, head) + HeadDim) =
-              make_float2(last_reference[n][i], l[i]);
-        }
-      }
-    }
-    if (direct) sync_consumers();
+    if (direct) ptx::named_barrier_sync(kSums, S::kConsumers);
     if (warp < kTiles) {
 #pragma unroll
       for (int n = 0; n < Columns; ++n)

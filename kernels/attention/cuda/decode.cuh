@@ -2,8 +2,8 @@
 // that read it. A producer warp streams keys, then values, through a ring of stages of 64 keys and runs ahead into the next item;
 // eight warps consume. For device code only.
 //
-// S below is a kernel's shared memory: kHeadDim, kHeads (query heads at once), kStages, kStageBytes, stages, full, empty. With
-// consume(S&, parameters, plan) beside it, what the eight warps do, launch_blocks<S>() is the kernel.
+// S below is a kernel's shared memory: kHeadDim, kHeads (query heads at once), kStages, kStageBytes, kThreads, stages, full,
+// empty. With consume(S&, parameters, plan) beside it, what all warps but the producer do, launch_blocks<S>() is the kernel.
 #pragma once
 
 #include "kernels/attention/cuda/kernel.cuh"
@@ -14,7 +14,6 @@ namespace invar::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kThreads = (kWarps + 1) * 32;
 constexpr int kConsumers = 1;  // named barrier
 constexpr int kSubBlock = 16;  // keys of one copy: no page holds fewer
 
@@ -54,6 +53,8 @@ __device__ __forceinline__ PlanItem item_at(const AttentionParameters& p, const 
   return load_item(items + index / (p.kv_heads * p.subtiles));
 }
 
+// The ring is filled for the first time while the kernels before this one are still at work: the keys below the row's own, and
+// their values, were in their pages before the step's reset(). Only 16 slots wait, those with the row's own key.
 template <class S>
 __device__ void produce(S& s, const AttentionParameters& p, const PlanView& plan) {
   const int count = items_of(p, plan);
@@ -62,6 +63,7 @@ __device__ void produce(S& s, const AttentionParameters& p, const PlanView& plan
   constexpr int kCopies = kBlock / kSubBlock, kCopyBytes = kSubBlock * S::kHeadDim * 2;
   int stage = 0;
   uint32_t parity = 1;
+  bool waited = false;
   for (int index = blockIdx.x; index < count; index += gridDim.x) {
     const Work w = work_of(p, item_at(p, items, index), index, S::kHeads);
     if (w.empty()) continue;
@@ -70,18 +72,36 @@ __device__ void produce(S& s, const AttentionParameters& p, const PlanView& plan
     const int page =
         page_or_any(plan.entries() + w.item.pages, key / p.page_size, w.first / p.page_size, (w.end - 1) / p.page_size);
     const int64_t at = page_offset(page, p.kv_heads, w.kv_head, p.page_size, S::kHeadDim) + key % p.page_size * S::kHeadDim;
-    for (int pass = 0; pass < 2; ++pass) {
-      const Bf16* base = pass == 0 ? p.keys : p.values;
-      for (int block = w.first_block(); block < w.first_block() + w.blocks(); ++block) {
-        const int64_t from = __shfl_sync(~0u, at, block % kBlocksPerSplit * kCopies + lane % kCopies);
-        ptx::barrier_wait(ptx::shared_address(&s.empty[stage]), parity);
-        const uint32_t full = ptx::shared_address(&s.full[stage]);
-        if (lane == 0) ptx::barrier_expect(full, S::kStageBytes);
-        __syncwarp();
-        if (lane < kCopies)
-          ptx::copy_bulk(ptx::shared_address(s.stages[stage]) + lane * kCopyBytes, base + from, kCopyBytes, full);
-        if (++stage == S::kStages) stage = 0, parity ^= 1;
-      }
+    const int blocks = w.blocks(), own = w.item.end_key - 1;
+    // Block i of keys, then of values: the sub-block of the row's own key, the others, or both.
+    const auto copy = [&](int i, int to, bool others, bool with_own) {
+      const bool keys = i < blocks;
+      const int block = w.first_block() + (keys ? i : i - blocks);
+      const int64_t from = __shfl_sync(~0u, at, block % kBlocksPerSplit * kCopies + lane % kCopies);
+      const bool is_own = block * kCopies + lane == own / kSubBlock;
+      if (lane < kCopies && (is_own ? with_own : others))
+        ptx::copy_bulk(ptx::shared_address(s.stages[to]) + lane * kCopyBytes, (keys ? p.keys : p.values) + from, kCopyBytes,
+                       ptx::shared_address(&s.full[to]));
+    };
+    const auto expect = [&](int to) {
+      if (lane == 0) ptx::barrier_expect(ptx::shared_address(&s.full[to]), S::kStageBytes);
+      __syncwarp();
+    };
+    int i = 0;
+    if (!waited) {
+      waited = true;
+      const int early = min(2 * blocks, S::kStages);
+      for (; i < early; ++i) expect(i), copy(i, i, true, false);
+      ptx::wait_for_earlier_kernels();
+      for (int late = own / kBlock - w.first_block(); late < early; late += blocks) copy(late, late, false, true);
+      stage = early;
+      if (stage == S::kStages) stage = 0, parity ^= 1;
+    }
+    for (; i < 2 * blocks; ++i) {
+      ptx::barrier_wait(ptx::shared_address(&s.empty[stage]), parity);
+      expect(stage);
+      copy(i, stage, true, true);
+      if (++stage == S::kStages) stage = 0, parity ^= 1;
     }
   }
 }
@@ -109,6 +129,14 @@ __device__ __forceinline__ int query_head(const AttentionParameters& p, const Wo
   return p.head[p.head_begin[w.kv_head] + w.first_head + column];
 }
 
+// The reference of a row goes past a block with this largest score; what the sums before the block are multiplied with.
+__device__ __forceinline__ float pass_block(const AttentionParameters& p, float largest, float& reference) {
+  if (!attention_order::moves(largest, p.step, reference)) return 1.0f;
+  const float before = reference;
+  reference = attention_order::moved_reference(largest, p.c, before);
+  return attention_order::rescale(before, reference);
+}
+
 template <class S>
 __device__ __forceinline__ void init_barriers(S& s) {
   if (threadIdx.x == 0) {
@@ -122,27 +150,32 @@ __device__ __forceinline__ void init_barriers(S& s) {
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads, 1) decode_kernel(const __grid_constant__ AttentionParameters p) {
+__global__ void __launch_bounds__(S::kThreads, 1) decode_kernel(const __grid_constant__ AttentionParameters p) {
   extern __shared__ __align__(1024) std::byte memory[];
   auto& s = *reinterpret_cast<S*>(memory);
+  ptx::let_next_kernel_start();  // it waits itself
   init_barriers(s);
-  ptx::wait_for_earlier_kernels();
-  ptx::let_next_kernel_start();  // the merge: it waits itself
   const PlanView plan{p.block};
-  if (threadIdx.x / 32 == kWarps)
+  // A kernel behind this one relies on those before it having ended when this one has: one block stays and waits in any case.
+  if (static_cast<int>(blockIdx.x) >= items_of(p, plan) && blockIdx.x > 0) return;
+  if (threadIdx.x / 32 == kWarps) {
     produce(s, p, plan);
-  else
+    ptx::wait_for_earlier_kernels();
+  } else {
     consume(s, p, plan);
+  }
 }
 
 template <class S>
 void launch_blocks(const Device& device, AttentionParameters p, int64_t group) {
   static_assert(sizeof(S) <= 227 * 1024);
   p.subtiles = static_cast<int32_t>((group + S::kHeads - 1) / S::kHeads);
-  launch(
-      device,
-      {.grid = static_cast<unsigned>(device.cuda().multiprocessors), .block = kThreads, .shared = sizeof(S), .dependent = true},
-      decode_kernel<S>, p);
+  launch(device,
+         {.grid = static_cast<unsigned>(device.cuda().multiprocessors),
+          .block = S::kThreads,
+          .shared = sizeof(S),
+          .dependent = true},
+         decode_kernel<S>, p);
 }
 
 }  // namespace

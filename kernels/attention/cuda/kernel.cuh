@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "kernels/attention/attention_order.h"
-#include "kernels/attention/cuda/exp2_flat.h"
 #include "kernels/attention/cuda/layout.h"
 #include "kernels/attention/cuda/plan.h"
 #include "kernels/device/device.h"
@@ -28,8 +27,9 @@ struct AttentionParameters {
   float* states;  // [state][query_heads][head_dim + 4]: o, then reference and denominator
   int64_t q_stride, y_stride;
   int32_t query_heads, kv_heads, head_dim, page_size, window;
-  int32_t subtiles;  // pieces a tile is cut into, by query vectors
-  float c;
+  int32_t subtiles;                       // pieces a tile is cut into, by query vectors
+  uint32_t fraction = 0x7fffff;           // where prefill keeps the mask of a float's fraction
+  float c, step;                          // attention_order::exponent_scale and exponent_step
   uint16_t head_begin[kMostKvHeads + 1];  // the query heads of a KV head: head[head_begin[h]] ...
   uint8_t head[kMostQueryHeads];
 };
@@ -75,8 +75,6 @@ __device__ __forceinline__ float* state_of(const AttentionParameters& p, int sta
   const int64_t state = int64_t{states} + int64_t{split} * rows + row;
   return p.states + (state * p.query_heads + head) * (p.head_dim + kStateExtra);
 }
-
-__device__ __forceinline__ float exact_weight(float x) { return x == x ? numerics::exp2_fast(x) : x; }
 
 // ---------------------------------------------------------------- the end of a row
 

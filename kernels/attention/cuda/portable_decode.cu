@@ -13,13 +13,12 @@ namespace {
 
 template <int HeadDim, int Heads>
 struct alignas(1024) Shared {
-  static constexpr int kHeadDim = HeadDim, kHeads = Heads;
+  static constexpr int kHeadDim = HeadDim, kHeads = Heads, kThreads = (kWarps + 1) * 32;
   static constexpr int kStageBytes = kBlock * HeadDim * 2;
   static constexpr int kStages = 176 * 1024 / kStageBytes;
   std::byte stages[kStages][kStageBytes];
   float q[HeadDim][Heads];
-  float weights[kSplit][Heads];  // for the denominator
-  float rounded[kSplit][Heads];  // for the values
+  float weights[kSplit][Heads];  // rounded
   float largest[kBlocksPerSplit][Heads];
   float scale[kBlocksPerSplit][Heads];
   float l[Heads];
@@ -54,6 +53,7 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
   Place begin;  // of the item's first key block
   const int count = items_of(p, plan);
   const PlanItem* items = plan.decode();
+  ptx::wait_for_earlier_kernels();
   for (int index = blockIdx.x; index < count; index += gridDim.x) {
     const Work w = work_of(p, item_at(p, items, index), index, Heads);
     if (w.empty()) continue;
@@ -105,16 +105,11 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
     sync_consumers();
 
     // ---- softmax: a lane follows the reference of one head
-    float reference = -kInfinity, own = 0;
+    float reference = -kInfinity, offset = 0;
     for (int b = 0; b < blocks; ++b) {
-      const float candidate = numerics::mul(s.largest[b][lane % Heads], p.c);
-      float scale = 1.0f;
-      if (numerics::sub(candidate, reference) > attention_order::kReferenceSlack) {
-        scale = attention_order::rescale(reference, candidate);
-        reference = candidate;
-      }
+      const float scale = pass_block(p, s.largest[b][lane % Heads], reference);
       if (b != warp) continue;
-      own = reference;
+      offset = numerics::attention_offset(reference);
       if (lane < Heads) s.scale[b][lane] = scale;
     }
     if (warp < blocks) {
@@ -122,15 +117,12 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
       for (int k = 0; k < kKeys; ++k) {
         const int key = first_key + k * 32;
         const bool visible = w.sees(key);
-        float rounded[Heads];
 #pragma unroll
         for (int h = 0; h < Heads; ++h) {
-          const float weight = exp2_any(numerics::fma(scores[k][h], p.c, -__shfl_sync(~0u, own, h)));
-          scores[k][h] = visible ? weight : 0.0f;
-          rounded[h] = numerics::widen(numerics::bf(scores[k][h]));
+          const float weight = numerics::attention_weight(numerics::fma(scores[k][h], p.step, __shfl_sync(~0u, offset, h)));
+          scores[k][h] = visible ? numerics::widen(numerics::bf(weight)) : 0.0f;
         }
         store_heads(s.weights[warp * kBlock + lane + k * 32], scores[k]);
-        store_heads(s.rounded[warp * kBlock + lane + k * 32], rounded);
       }
     }
     sync_consumers();
@@ -152,7 +144,7 @@ __device__ void consume(Shared<HeadDim, Heads>& s, const AttentionParameters& p,
         const auto add_key = [&](int key) {
           const auto bits = *reinterpret_cast<const uint16_t*>(base + piece_address<HeadDim>(0, key, d / 8 * 8) + d % 8 * 2);
           float weights[4];
-          load_heads(weights, &s.rounded[b * kBlock + key][four]);
+          load_heads(weights, &s.weights[b * kBlock + key][four]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) o[i] = numerics::fma(weights[i], numerics::widen(Bf16{bits}), o[i]);
         };

@@ -8,6 +8,8 @@
 // Masked keys go through the value product with a weight of +0, which a value that is NaN or infinite turns into NaN. The result
 // shows it: NaN although the denominator is a number. Such pieces (and those that are rightly NaN) a warpgroup does once more at
 // the end, the exact and slow way of any_shape.cuh; where values are finite this costs a look at what is written anyway.
+#include <cstddef>
+
 #include "kernels/attention/cuda/any_shape.cuh"
 #include "kernels/attention/cuda/kernels.h"
 #include "kernels/device/cuda/launch.cuh"
@@ -22,6 +24,7 @@ constexpr int kGroupThreads = 128;
 constexpr int kThreads = (kGroups + 1) * kGroupThreads;
 constexpr int kArrivals = kGroups * kGroupThreads / 32;
 constexpr int kSubBlock = 16;
+constexpr int kScores = kBlock / 2;  // of a block, in a thread
 // Named barriers: turns at the tensor cores of warpgroup 0 and 1, all consumers, doing over of warpgroup 0 and 1.
 constexpr int kTurns = 1, kConsumers = 3, kAgain = 4;
 
@@ -30,10 +33,13 @@ struct alignas(1024) Shared {
   static constexpr int kStageBytes = kBlock * HeadDim * 2;
   static constexpr int kStages = 64 * 1024 / kStageBytes;
   std::byte keys[kStages][kStageBytes], values[kStages][kStageBytes];
-  float total[kGroups][HeadDim / 2][kGroupThreads];
+  float4 total[kGroups][HeadDim / 8][kGroupThreads];
   unsigned again[kGroups];  // bit min(r, 31): what the warpgroup made of the block's item r has to be done over
   uint64_t key_full[kStages], key_empty[kStages], value_full[kStages], value_empty[kStages];
 };
+
+// The same in all threads of the warp: the compiler then keeps it, and branches on it, out of the threads' registers.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(~0u, x, 0); }
 
 struct Place {  // in a ring
   int stage = 0;
@@ -87,7 +93,7 @@ struct Deal {
   PlanItem item, ahead;
 
   __device__ Deal(const AttentionParameters& p, const PlanView& plan)
-      : count(plan.header().prefill_items * p.kv_heads * p.subtiles),
+      : count(uniform(plan.header().prefill_items * p.kv_heads * p.subtiles)),
         per_item(p.kv_heads * p.subtiles),
         index(blockIdx.x),
         items(plan.prefill()),
@@ -162,61 +168,123 @@ __device__ __forceinline__ float largest_or_nan(float a, float b) {
 // mod 2.
 struct Rows {
   int first[2], end[2];  // keys the vector sees
-  float reference[2];
-  float l[2][2];  // lanes 2t, 2t + 1 of the denominator
-  float scale[2];
-  bool moved;  // some row of the warp
+  float reference[2], offset[2];
+  float l[2][2];   // lanes 2t, 2t + 1 of the denominator
+  bool moved;      // the reference of some row of the warp, in the newest block; then
+  float scale[2];  // o is to be multiplied by this before that block's values
 };
-
-template <bool Masked>
-__device__ __forceinline__ void weights_of_block(float (&s)[kBlock / 2], Rows& rows, int block_key, float c) {
-  const int t = threadIdx.x % 4;
-  float largest[2];
-#pragma unroll
-  for (int i = 0; i < kBlock / 2; ++i) {
-    const int r = i / 2 % 2;
-    if constexpr (Masked) {
-      const int key = block_key + i / 4 * 8 + t * 2 + i % 2;
-      if (key < rows.first[r] || key >= rows.end[r]) s[i] = -kInfinity;
-    }
-    largest[r] = i < 4 && i % 2 == 0 ? s[i] : largest_or_nan(largest[r], s[i]);
-  }
-  float shift[2];
-  bool fast = true, moved = false;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    largest[r] = largest_or_nan(largest[r], __shfl_xor_sync(~0u, largest[r], 1));
-    largest[r] = largest_or_nan(largest[r], __shfl_xor_sync(~0u, largest[r], 2));
-    const float candidate = numerics::mul(largest[r], c);
-    rows.scale[r] = 1.0f;
-    if (numerics::sub(candidate, rows.reference[r]) > attention_order::kReferenceSlack) {
-      rows.scale[r] = attention_order::rescale(rows.reference[r], candidate);
-      rows.reference[r] = candidate;
-      rows.l[r][0] = numerics::mul(rows.l[r][0], rows.scale[r]);
-      rows.l[r][1] = numerics::mul(rows.l[r][1], rows.scale[r]);
-      moved = true;
-    }
-    shift[r] = -rows.reference[r];
-    // A row that sees nothing here: -inf must become weight 0 whatever the reference. One that sees -inf must not.
-    if (Masked && (block_key + kBlock <= rows.first[r] || block_key >= rows.end[r])) shift[r] = 0.0f;
-    fast = fast && numerics::fma(largest[r], c, shift[r]) <= kFastLimit;  // false for NaN
-  }
-  rows.moved = __any_sync(~0u, moved);
-  if (__any_sync(~0u, !fast)) {
-#pragma unroll
-    for (int i = 0; i < kBlock / 2; ++i) s[i] = exp2_any(numerics::fma(s[i], c, shift[i / 2 % 2]));
-  } else {
-#pragma unroll
-    for (int i = 0; i < kBlock / 2; ++i) s[i] = exp2_flat(numerics::fma(s[i], c, shift[i / 2 % 2]));
-  }
-#pragma unroll
-  for (int i = 0; i < kBlock / 2; ++i) rows.l[i / 2 % 2][i % 2] = numerics::add(rows.l[i / 2 % 2][i % 2], s[i]);
-}
 
 __device__ __forceinline__ uint32_t pack(float low, float high) {
   uint32_t y;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
   return y;
+}
+
+// t of every score of a block, and whether one of them, in any thread of the warp, is outside of what attention_weight_inside
+// takes.
+__device__ __forceinline__ bool exponents_of_block(const float (&s)[kScores], const float (&offset)[2], float step,
+                                                   float (&t)[kScores]) {
+  uint32_t bits[4] = {};  // four chains: one would be as long as everything else
+#pragma unroll
+  for (int i = 0; i < kScores; i += 8) {
+#pragma unroll
+    for (int k = i; k < i + 8; ++k) t[k] = numerics::fma(s[k], step, offset[k / 2 % 2]);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) bits[k] |= __float_as_uint(t[i + k]) | __float_as_uint(t[i + k + 4]);
+  }
+  return __any_sync(~0u, ((bits[0] | bits[1] | bits[2] | bits[3]) & numerics::kAttentionOutside) != 0);
+}
+
+// What exponents_of_block cannot do: a reference that moves (always in a split's first block, where t is infinite), keys that are
+// not seen (their t becomes +0), weights of +0. True if some t needs the total function even so: NaN, or scores so large that
+// their exponents are rounded.
+__device__ __forceinline__ bool settle_block(float (&s)[kScores], Rows& rows, int block_key, bool masked, float c, float step,
+                                             float (&t)[kScores]) {
+  const int lane = threadIdx.x % 4 * 2;
+  int begin[2];
+  uint32_t seen[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) begin[r] = rows.first[r] - block_key - lane, seen[r] = rows.end[r] - rows.first[r];
+  const auto visible = [&](int i) { return static_cast<uint32_t>(i / 4 * 8 + i % 2 - begin[i / 2 % 2]) < seen[i / 2 % 2]; };
+  if (masked) {
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) s[i] = visible(i) ? s[i] : -kInfinity;
+  }
+  float largest[2][2];  // two chains a row
+#pragma unroll
+  for (int i = 0; i < kScores; ++i)
+    largest[i / 2 % 2][i % 2] = i < 4 ? fmaxf(s[i], -kInfinity) : fmaxf(largest[i / 2 % 2][i % 2], s[i]);
+  bool moved = false;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) largest[r][0] = fmaxf(largest[r][0], largest[r][1]);
+#pragma unroll
+  for (int k = 1; k < 4; k *= 2)
+#pragma unroll
+    for (int r = 0; r < 2; ++r) largest[r][0] = fmaxf(largest[r][0], __shfl_xor_sync(~0u, largest[r][0], k));
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const bool sees = (rows.first[r] < block_key + kBlock) & (rows.end[r] > block_key);
+    const bool moves = sees & attention_order::moves(largest[r][0], step, rows.reference[r]);
+    const float reference = moves ? attention_order::moved_reference(largest[r][0], c, rows.reference[r]) : rows.reference[r];
+    rows.scale[r] = moves ? attention_order::rescale(rows.reference[r], reference) : 1.0f;
+    rows.reference[r] = reference;
+    rows.offset[r] = numerics::attention_offset(reference);
+    rows.l[r][0] = numerics::mul(rows.l[r][0], rows.scale[r]);
+    rows.l[r][1] = numerics::mul(rows.l[r][1], rows.scale[r]);
+    moved |= moves;
+  }
+  rows.moved = __any_sync(~0u, moved);
+  if (!exponents_of_block(s, rows.offset, step, t) && !masked) return false;
+  uint32_t bits = 0;
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) {
+    t[i] = t[i] < numerics::kAttentionLeast ? 0.0f : t[i];
+    if (masked) t[i] = visible(i) ? t[i] : 0.0f;
+    bits |= __float_as_uint(t[i]);
+  }
+  return __any_sync(~0u, (bits & numerics::kAttentionOutside) != 0);
+}
+
+// attention_weight_inside with the mask of the fraction in a register: one instruction takes one constant only.
+__device__ __forceinline__ float weight_inside(float t, uint32_t fraction) {
+  using namespace numerics;
+  const uint32_t u = __float_as_uint(t) << 8;
+  uint32_t m;
+  asm("lop3.b32 %0, %1, %2, 0x3f800000, 0xea;" : "=r"(m) : "r"(u), "r"(fraction));
+  constexpr float highest = kAttentionWeight[3];
+  return mul(__uint_as_float(u), horner<kAttentionWeight, 2>(highest, __uint_as_float(m)));
+}
+
+// attention_weight without branches, for t that are not below 2 unless +0.
+__device__ __forceinline__ float weight_of_any(float t) {
+  const float inside = numerics::attention_weight_inside(t);
+  const float most = t >= numerics::kAttentionMost ? 2.0f : inside;
+  return t != t ? t : most;
+}
+
+// Two weights of a row, rounded to bf16 and widened again, to `to`, and into their lanes of the denominator.
+__device__ __forceinline__ void round_and_sum(float low, float high, float* to, float (&l)[2]) {
+  const uint32_t two = pack(low, high);
+  to[0] = __uint_as_float(two << 16), to[1] = __uint_as_float(two & 0xffff0000u);
+  l[0] = numerics::add(l[0], to[0]), l[1] = numerics::add(l[1], to[1]);
+}
+
+// Scores to weights rounded to bf16, in place, and their sums. `masked`: some vector of the warpgroup does not see the whole
+// block.
+__device__ __forceinline__ void weights_of_block(float (&s)[kScores], Rows& rows, int block_key, bool masked, float c, float step,
+                                                 uint32_t fraction) {
+  float t[kScores];
+  rows.moved = false;
+  bool any = false;
+  if (exponents_of_block(s, rows.offset, step, t) || masked) any = settle_block(s, rows, block_key, masked, c, step, t);
+  if (any) {
+#pragma unroll
+    for (int i = 0; i < kScores; i += 2) round_and_sum(weight_of_any(t[i]), weight_of_any(t[i + 1]), s + i, rows.l[i / 2 % 2]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kScores; i += 2)
+      round_and_sum(weight_inside(t[i], fraction), weight_inside(t[i + 1], fraction), s + i, rows.l[i / 2 % 2]);
+  }
 }
 
 // The larger of each half, NaN (0x7fff) if either is.
@@ -240,16 +308,20 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
   using S = Shared<HeadDim>;
   constexpr int kPanels = HeadDim / kPanel, kGroupBytes = 1024 * kPanels;  // bytes of 8 slots
   constexpr int kOutputs = HeadDim / 2;
-  const int warpgroup = threadIdx.x / kGroupThreads - 1, tid = threadIdx.x % kGroupThreads;
+  const int warpgroup = uniform(threadIdx.x / kGroupThreads) - 1, tid = threadIdx.x % kGroupThreads;
   const int warp = tid / 32, lane = tid % 32, g = lane / 4, t = lane % 4;
-  float* const total = &s.total[warpgroup][0][tid];
+  float4* const total = &s.total[warpgroup][0][tid];
   Place key, value;  // next to be waited for
-  float o[kOutputs], scores[kBlock / 2];
+  // Kept as a number: from `s` the compiler would compute each address anew, by way of a slow special register.
+  uint32_t base = ptx::shared_address(&s);
+  asm volatile("" : "+r"(base));
+  const auto barrier = [&](size_t offset, int stage) { return base + static_cast<uint32_t>(offset) + stage * 8; };
+  float o[kOutputs], scores[kScores];
   uint32_t weights[kBlock / 16][4], q[HeadDim / 16][4];
 
   // Only the low word of a descriptor changes from one product to the next; it counts addresses in units of 16 bytes.
-  const uint64_t k_matrix = ptx::matrix_descriptor(ptx::shared_address(s.keys), kGroupBytes);
-  const uint64_t v_matrix = ptx::matrix_descriptor(ptx::shared_address(s.values), kGroupBytes, 1024);
+  const uint64_t k_matrix = ptx::matrix_descriptor(base + static_cast<uint32_t>(offsetof(S, keys)), kGroupBytes);
+  const uint64_t v_matrix = ptx::matrix_descriptor(base + static_cast<uint32_t>(offsetof(S, values)), kGroupBytes, 1024);
   const auto multiply_scores = [&](int stage) {
     const uint32_t low = static_cast<uint32_t>(k_matrix) + stage * (S::kStageBytes / 16);
     ptx::forget(scores);
@@ -276,26 +348,28 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
   if (warpgroup == 1) pass_turn();
   const auto pack_weights = [&] {
 #pragma unroll
-    for (int i = 0; i < kBlock / 4; ++i) weights[i / 4][i % 4] = pack(scores[i * 2], scores[i * 2 + 1]);
-      // Their computation may not sink behind the next fence.
+    for (int i = 0; i < kBlock / 4; ++i) {
+      weights[i / 4][i % 4] = pack(scores[i * 2], scores[i * 2 + 1]);
+    }
+    // Their computation may not sink behind the next fence.
 #pragma unroll
     for (int i = 0; i < kBlock / 4; ++i) asm volatile("" : "+r"(weights[i / 4][i % 4])::"memory");
     ptx::pin(o);
   };
-  const auto release = [&](uint64_t* empty) {
+  const auto release = [&](uint32_t empty) {
     __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(ptx::shared_address(empty));
+    if (lane == 0) ptx::barrier_arrive(empty);
   };
   const auto skip = [&](int blocks) {  // blocks that this warpgroup sees nothing of
 #pragma unroll 1
     for (int i = 0; i < blocks; ++i) {
       take_turn();
       pass_turn();
-      ptx::barrier_wait(ptx::shared_address(&s.key_full[key.stage]), key.parity);
-      release(&s.key_empty[key.stage]);
+      ptx::barrier_wait(barrier(offsetof(S, key_full), key.stage), key.parity);
+      release(barrier(offsetof(S, key_empty), key.stage));
       key.template next<S::kStages>();
-      ptx::barrier_wait(ptx::shared_address(&s.value_full[value.stage]), value.parity);
-      release(&s.value_empty[value.stage]);
+      ptx::barrier_wait(barrier(offsetof(S, value_full), value.stage), value.parity);
+      release(barrier(offsetof(S, value_empty), value.stage));
       value.template next<S::kStages>();
     }
   };
@@ -318,6 +392,7 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       whole_begin = first_visible(highest, p.window);
       whole_end = lowest + 1;
       if (first_key < end_key) begin = first_key / kBlock, end = (end_key - 1) / kBlock + 1;
+      begin = uniform(begin), end = uniform(end), whole_begin = uniform(whole_begin), whole_end = uniform(whole_end);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int v = warp * 16 + g + r * 8;
@@ -349,15 +424,21 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     float total_reference[2], total_l[2];
     const auto do_over = [&] { atomicOr(&s.again[warpgroup], 1u << min(deal.round, 31)); };
     const auto end_split = [&](int split, const float(&references)[2], const float(&sums)[2][2], bool last) {
+      float l[2], a[2], b[2];
+      bool sees[2], takes[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         // The tree over the lanes: addition commutes, so all four threads of the row hold it.
-        float l = numerics::add(sums[r][0], sums[r][1]);
-        l = numerics::add(l, __shfl_xor_sync(~0u, l, 1));
-        l = numerics::add(l, __shfl_xor_sync(~0u, l, 2));
-        const bool sees = rows.first[r] < (split + 1) * kSplit && rows.end[r] > split * kSplit;
-        if (w.item.states >= 0) {
-          if (!sees || !real[r]) continue;
+        l[r] = numerics::add(sums[r][0], sums[r][1]);
+        l[r] = numerics::add(l[r], __shfl_xor_sync(~0u, l[r], 1));
+        l[r] = numerics::add(l[r], __shfl_xor_sync(~0u, l[r], 2));
+        sees[r] = rows.first[r] < (split + 1) * kSplit && rows.end[r] > split * kSplit;
+        takes[r] = split == rows.first[r] / kSplit;
+      }
+      if (w.item.states >= 0) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          if (!sees[r] || !real[r]) continue;
           float* state = state_of(p, w.item.states, w.item.rows, split, tile_row[r], head[r]);
           float largest = 0;
 #pragma unroll
@@ -365,40 +446,54 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
             *reinterpret_cast<float2*>(state + n * 8 + t * 2) = make_float2(o[n * 4 + r * 2], o[n * 4 + r * 2 + 1]);
             largest = largest_or_nan(largest, largest_or_nan(o[n * 4 + r * 2], o[n * 4 + r * 2 + 1]));
           }
-          if (largest != largest && l < kInfinity) do_over();
-          if (t == 0) *reinterpret_cast<float2*>(state + HeadDim) = make_float2(references[r], l);
-          continue;
+          if (largest != largest && l[r] < kInfinity) do_over();
+          if (t == 0) *reinterpret_cast<float2*>(state + HeadDim) = make_float2(references[r], l[r]);
         }
-        if (sees && split == rows.first[r] / kSplit) {
+        return;
+      }
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        a[r] = 1.0f, b[r] = 1.0f;
+        if (takes[r]) {
           total_reference[r] = references[r];
-          total_l[r] = l;
-          if (!last) {
-#pragma unroll
-            for (int i = 0; i < kOutputs / 2; ++i) {
-              const int k = i / 2 * 4 + r * 2 + i % 2;
-              total[k * kGroupThreads] = o[k];
-            }
-          }
-        } else if (sees) {
+          total_l[r] = l[r];
+        } else if (sees[r]) {
           const float reference = fmaxf(total_reference[r], references[r]);
-          const float a = attention_order::rescale(total_reference[r], reference);
-          const float b = attention_order::rescale(references[r], reference);
+          a[r] = attention_order::rescale(total_reference[r], reference);
+          b[r] = attention_order::rescale(references[r], reference);
           total_reference[r] = reference;
-          total_l[r] = numerics::fma(l, b, numerics::mul(total_l[r], a));
+          total_l[r] = numerics::fma(l[r], b[r], numerics::mul(total_l[r], a[r]));
+        }
+      }
+      if (__all_sync(~0u, sees[0] && sees[1] && !takes[0] && !takes[1])) {
 #pragma unroll
-          for (int i = 0; i < kOutputs / 2; ++i) {
-            const int k = i / 2 * 4 + r * 2 + i % 2;
-            o[k] = numerics::fma(o[k], b, numerics::mul(total[k * kGroupThreads], a));
-            if (!last) total[k * kGroupThreads] = o[k];
-          }
-        } else if (last) {
+        for (int n = 0; n < kOutputs / 4; ++n) {
+          const float4 x = total[n * kGroupThreads];
+          const float before[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
-          for (int i = 0; i < kOutputs / 2; ++i) {
-            const int k = i / 2 * 4 + r * 2 + i % 2;
-            o[k] = total[k * kGroupThreads];
+          for (int i = 0; i < 4; ++i) o[n * 4 + i] = numerics::fma(o[n * 4 + i], b[i / 2], numerics::mul(before[i], a[i / 2]));
+        }
+      } else if (!__all_sync(~0u, takes[0] && takes[1])) {
+#pragma unroll
+        for (int n = 0; n < kOutputs / 4; ++n) {
+          const float4 x = total[n * kGroupThreads];
+          const float before[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const float merged = numerics::fma(o[n * 4 + i], b[i / 2], numerics::mul(before[i], a[i / 2]));
+            o[n * 4 + i] = takes[i / 2] ? o[n * 4 + i] : sees[i / 2] ? merged : before[i];
           }
         }
-        if (!last || !real[r]) continue;
+      }
+      if (!last) {
+#pragma unroll
+        for (int n = 0; n < kOutputs / 4; ++n)
+          total[n * kGroupThreads] = make_float4(o[n * 4], o[n * 4 + 1], o[n * 4 + 2], o[n * 4 + 3]);
+        return;
+      }
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        if (!real[r]) continue;
         const float reciprocal = reciprocal_of(total_l[r]);
         Bf16* y = p.y + row[r] * p.y_stride + head[r] * HeadDim;
         uint32_t largest = 0;
@@ -413,22 +508,23 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       }
     };
 
-    const auto wait = [](uint64_t* full, const Place& place) { ptx::barrier_wait(ptx::shared_address(full), place.parity); };
     const auto weigh = [&](int block) {
       if (block == begin || block % kBlocksPerSplit == 0) {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) rows.reference[r] = -kInfinity, rows.l[r][0] = rows.l[r][1] = 0.0f;
+        for (int r = 0; r < 2; ++r) {
+          rows.reference[r] = -kInfinity;
+          rows.offset[r] = numerics::attention_offset(-kInfinity);
+          rows.l[r][0] = rows.l[r][1] = 0.0f;
+        }
       }
-      if (block * kBlock >= whole_begin && (block + 1) * kBlock <= whole_end)
-        weights_of_block<false>(scores, rows, block * kBlock, p.c);
-      else
-        weights_of_block<true>(scores, rows, block * kBlock, p.c);
+      weights_of_block(scores, rows, block * kBlock, block * kBlock < whole_begin || (block + 1) * kBlock > whole_end, p.c,
+                       p.step, p.fraction);
     };
-    wait(&s.key_full[key.stage], key);
+    ptx::barrier_wait(barrier(offsetof(S, key_full), key.stage), key.parity);
     multiply_scores(key.stage);
     ptx::warpgroup_wait<0>();
     ptx::pin(scores);
-    release(&s.key_empty[key.stage]);
+    release(barrier(offsetof(S, key_empty), key.stage));
     key.template next<S::kStages>();
     weigh(begin);
     pack_weights();
@@ -437,22 +533,22 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
 #pragma unroll 1
     for (int block = begin; block < end - 1; ++block) {
       const bool first = block == begin || block % kBlocksPerSplit == 0, last = (block + 1) % kBlocksPerSplit == 0;
-      wait(&s.key_full[key.stage], key);
-      wait(&s.value_full[value.stage], value);
+      ptx::barrier_wait(barrier(offsetof(S, key_full), key.stage), key.parity);
       take_turn();
       multiply_scores(key.stage);
+      ptx::barrier_wait(barrier(offsetof(S, value_full), value.stage), value.parity);
       multiply_values(value.stage, first);
-      pass_turn();
       const float references[2] = {rows.reference[0], rows.reference[1]};
       const float sums[2][2] = {{rows.l[0][0], rows.l[0][1]}, {rows.l[1][0], rows.l[1][1]}};
       ptx::warpgroup_wait<1>();
       ptx::pin(scores);
-      release(&s.key_empty[key.stage]);
+      pass_turn();
+      release(barrier(offsetof(S, key_empty), key.stage));
       key.template next<S::kStages>();
       weigh(block + 1);
       ptx::warpgroup_wait<0>();
       ptx::pin(o);
-      release(&s.value_empty[value.stage]);
+      release(barrier(offsetof(S, value_empty), value.stage));
       value.template next<S::kStages>();
       if (last) {
         end_split(block / kBlocksPerSplit, references, sums, false);
@@ -462,13 +558,13 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       }
       pack_weights();
     }
-    wait(&s.value_full[value.stage], value);
+    ptx::barrier_wait(barrier(offsetof(S, value_full), value.stage), value.parity);
     take_turn();
     multiply_values(value.stage, end - 1 == begin || (end - 1) % kBlocksPerSplit == 0);
     pass_turn();
     ptx::warpgroup_wait<0>();
     ptx::pin(o);
-    release(&s.value_empty[value.stage]);
+    release(barrier(offsetof(S, value_empty), value.stage));
     value.template next<S::kStages>();
     end_split((end - 1) / kBlocksPerSplit, rows.reference, rows.l, true);
     skip(w.end_block() - end);

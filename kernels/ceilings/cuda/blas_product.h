@@ -1,5 +1,5 @@
 // y[rows][outputs] = x[rows][inputs] weights[outputs][inputs]^T by cuBLASLt: what our linears are compared with, and never a
-// schedule of theirs. For benches only.
+// schedule of theirs. For benches, and for a test as an oracle.
 #pragma once
 
 #include <cstdint>

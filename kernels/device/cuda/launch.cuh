@@ -2,6 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
+#include <mutex>
+#include <utility>
 
 #include "kernels/device/cuda/context.h"
 
@@ -16,10 +19,21 @@ struct Launch {
                            // touches anything that another kernel wrote or still reads
 };
 
+// Lets `kernel` have so much dynamic shared memory on the device. Never less than before: ranks that share a GPU launch the same
+// kernel from threads of their own, and one's smaller limit could come between another's limit and its launch.
+inline void allow_shared_memory(const Device& device, const void* kernel, size_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, size_t> limits;
+  const std::lock_guard lock(mutex);
+  size_t& limit = limits[{kernel, device.cuda().index}];
+  if (bytes <= limit) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+  limit = bytes;
+}
+
 template <class... Parameters, class... Arguments>
 void launch(const Device& device, const Launch& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  if (shape.shared > 48 * 1024)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared)));
+  if (shape.shared > 48 * 1024) allow_shared_memory(device, reinterpret_cast<const void*>(kernel), shape.shared);
   cudaLaunchAttribute attributes[2];
   unsigned count = 0;
   if (shape.cluster > 1) {

@@ -111,6 +111,14 @@ __device__ __forceinline__ int load_shared_int(uint32_t address) {
 __device__ __forceinline__ void store_shared_int(uint32_t address, int v) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
 }
+__device__ __forceinline__ int load_shared_uint16(uint32_t address) {
+  uint16_t v;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ void store_shared_uint16(uint32_t address, uint16_t v) {
+  asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(v) : "memory");
+}
 __device__ __forceinline__ void store_shared_float2(uint32_t address, float2 v) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(v.x), "f"(v.y) : "memory");
 }
@@ -275,6 +283,13 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, in
       "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
       : "memory");
 }
+// Of a map [slabs][lines][64]: a box whose first line is `line` of slab `slab`.
+__device__ __forceinline__ void copy_slabs(uint32_t to, const CUtensorMap* map, int slab, int line, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
+      "l"(map), "r"(0), "r"(line), "r"(slab), "r"(barrier)
+      : "memory");
+}
 __device__ __forceinline__ void copy_box_multicast(uint32_t to, const CUtensorMap* map, int row, int column, uint32_t barrier,
                                                    uint16_t blocks) {
   asm volatile(
@@ -429,13 +444,13 @@ struct Wgmma;
   INVAR_TEN()        \
   INVAR_TEN(1)       \
   INVAR_TEN(2) INVAR_TEN(3) INVAR_TEN(4) INVAR_TEN(5) INVAR_TEN(6) INVAR_TEN(7) INVAR_TEN(8) "%90, %91, %92, %93, %94, %95"
-#define INVAR_LIST128                                                                                                          \
-  INVAR_TEN()                                                                                                                  \
-  INVAR_TEN(1)                                                                                                                 \
-  INVAR_TEN(2)                                                                                                                 \
-  INVAR_TEN(3)                                                                                                                 \
-  INVAR_TEN(4)                                                                                                                 \
-  INVAR_TEN(5)                                                                                                                 \
+#define INVAR_LIST128 \
+  INVAR_TEN()         \
+  INVAR_TEN(1)        \
+  INVAR_TEN(2)        \
+  INVAR_TEN(3)        \
+  INVAR_TEN(4)        \
+  INVAR_TEN(5)        \
   INVAR_TEN(6) INVAR_TEN(7) INVAR_TEN(8) INVAR_TEN(9) INVAR_TEN(10) INVAR_TEN(11) "%120, %121, %122, %123, %124, %125, %126, " \
                                                                                   "%127"
 // clang-format off

@@ -25,6 +25,8 @@ void decode_row(const Device& device, const RowLinear& p, const LinearShape& sha
   task.tree = tree_delivery(p);
   task.partials = p.partials;
   task.node_stride = node_stride(p);
+  task.targets = p.targets;
+  if (p.targets.count) task.node_stride = p.rows * p.weights->outputs();
   decode::run<true, false>(device, p.x, p.x_stride, plan, task);
 }
 

@@ -11,7 +11,7 @@ namespace {
 constexpr int kLine = 128;           // bytes of 64 inputs
 constexpr int kBarrierBytes = 1024;  // in front of the rings, which begin at a multiple of 1024
 constexpr int kWgmmaOutputs = 64;
-constexpr int kFewestStages = 3;
+constexpr int kFewestStages = 3, kFewestDeepStages = 2;
 
 int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -27,7 +27,8 @@ int rounded_rows(int rows, int row_tiles) {
 std::string DecodePlan::describe() const {
   return absl::StrCat(choice.tile_outputs, " outputs, ",
                       choice.row_tiles > 1 ? absl::StrCat(choice.row_tiles, " row tiles, ") : "", choice.k_groups, " k groups, ",
-                      choice.producers > 1 ? absl::StrCat(choice.producers, " producers, ") : "", "cluster ", choice.cluster,
+                      choice.producers > 1 ? absl::StrCat(choice.producers, " producers, ") : "",
+                      choice.depth > 1 ? absl::StrCat(64 * choice.depth, " inputs a stage, ") : "", "cluster ", choice.cluster,
                       ", ", choice.resident, " resident, ", choice.ahead, " KB ahead, ", stages, " stages, ", slots,
                       " slots, grid ", grid, "x", threads);
 }
@@ -39,6 +40,9 @@ std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoi
   DecodePlan plan{.choice = c};
   plan.tokens = rounded_rows(shape.rows, c.row_tiles);
   if ((shape.rows + plan.tokens - 1) / plan.tokens != c.row_tiles) return std::nullopt;
+  if (plan.tokens > most_decode_tokens(c.depth)) return std::nullopt;
+  for (int begin : shape.leaf_begin)
+    if (begin % c.depth) return std::nullopt;
   plan.row_groups = (c.tile_outputs + kWgmmaOutputs - 1) / kWgmmaOutputs;
   plan.threads = (plan.row_groups * 4 + c.producers) * c.k_groups * 32;
   if (plan.threads > most_decode_threads(plan.tokens, shape.by_segments)) return std::nullopt;
@@ -55,7 +59,7 @@ std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoi
   const int pieces = (c.tile_outputs + 15) / 16 * plan.tokens * 4;
   plan.share = (pieces + c.cluster - 1) / c.cluster;
   const int merge_bytes = round_up(plan.slots * plan.share * 16, 1024);
-  const int stage_bytes = (c.tile_outputs + plan.tokens) * kLine;
+  const int stage_bytes = (c.tile_outputs + plan.tokens) * kLine * c.depth;
   // What wgmma reads behind a warpgroup's last output must still be this
   // block's memory.
   const int slack = (kWgmmaOutputs * plan.row_groups - c.tile_outputs) * kLine;
@@ -67,14 +71,16 @@ std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoi
   for (int s = 0; s < slices; ++s)
     longest =
         std::max(longest, shape.leaf_begin[(s + 1) * shape.leaves() / slices] - shape.leaf_begin[s * shape.leaves() / slices]);
+  longest /= c.depth;
   const bool one_tile = c.cluster > 1 || plan.tiles <= chip.multiprocessors * c.resident;
   if (one_tile) plan.stages = std::min(plan.stages, longest);
   // With a ring left after the first one the next kernel's blocks would start at once.
-  if (c.resident > 1 && one_tile && 2 * plan.stages == longest && plan.stages > kFewestStages) --plan.stages;
-  if (plan.stages < std::max(c.producers, std::min(kFewestStages, longest))) return std::nullopt;
+  const int fewest = c.depth > 1 ? kFewestDeepStages : kFewestStages;
+  if (c.resident > 1 && one_tile && 2 * plan.stages == longest && plan.stages > fewest) --plan.stages;
+  if (plan.stages < std::max(c.producers, std::min(fewest, longest))) return std::nullopt;
   plan.grid = one_tile ? plan.tiles * c.cluster : chip.multiprocessors * c.resident;
   plan.shared = kBarrierBytes + 1024 + plan.stages * stage_bytes * c.k_groups + merge_bytes + slack;
-  plan.ahead = c.ahead * 1024 / (c.tile_outputs * kLine * c.k_groups);
+  plan.ahead = c.ahead * 1024 / (c.tile_outputs * kLine * c.k_groups * c.depth);
   if (plan.stages < longest) plan.next_at = plan.stages;
   return plan;
 }
@@ -89,11 +95,29 @@ int even_tile(int outputs, int blocks, int rounds, int unit) { return round_up(b
 // KB of weights that each of `per_multiprocessor` blocks asks the second cache for, `way` blocks of k being its slice.
 int kb_ahead(int way, int per_multiprocessor) { return way >= (per_multiprocessor == 1 ? 56 : 96) ? 96 : 48; }
 
+constexpr int kFewestOutputs = 24;  // of a thin matrix's tile: with fewer only the number of blocks grows
+
+// A slice of k of a thin matrix so short that a ring takes it whole, before the x of the call is there: what is left of the call
+// is its chains. Blocks on half of the multiprocessors at most: the next call's fill their rings on the others meanwhile.
+std::vector<DecodeChoice> whole_slice_choices(const LinearShape& shape, const Chip& chip, int unit) {
+  int cluster = 1;
+  while (2 * cluster <= std::min(shape.leaves(), kMostCluster)) cluster *= 2;
+  const int even = even_tile(shape.outputs * cluster, chip.multiprocessors / 2, 1, unit);
+  const int tile = std::max(even, round_up(kFewestOutputs, unit)), tokens = rounded_rows(shape.rows, 1);
+  const int slice = blocks_of(shape.leaves(), cluster) * shape.leaf_begin[1];
+  if (tokens > most_decode_tokens(2) || tile > kWgmmaOutputs || (tile + tokens) * kLine * slice > chip.block_shared) return {};
+  std::vector<DecodeChoice> choices;
+  // Of 32 rows a stage too many for the ring is a small one.
+  if (tokens <= 16) choices.push_back({.tile_outputs = tile, .cluster = cluster, .depth = 4});
+  choices.push_back({.tile_outputs = tile, .cluster = cluster, .depth = 2});
+  return choices;
+}
+
 // Of a matrix so thin that the memory is hardly the limit. A leaf is one chain on one multiprocessor, which takes in, for each 64
 // inputs, a line of 128 bytes for each output and each row of its tile; with few of them the chain's own steps are what takes
 // time. A row weighs twice as much as an output: it makes the steps longer too.
 std::vector<DecodeChoice> thin_column_choices(const LinearShape& shape, const Chip& chip, int unit) {
-  constexpr int kFewestOutputs = 24, kLinesOfStep = 40;
+  constexpr int kLinesOfStep = 40;
   constexpr int kLinesOfThree = 48;  // of a stage whose ring is long enough though three blocks share a multiprocessor
   const bool much = int64_t{shape.outputs} * shape.leaf_begin.back() * kLine >= 12 << 20;  // the memory is not far from the limit
   int64_t least = std::numeric_limits<int64_t>::max();
@@ -118,6 +142,12 @@ std::vector<DecodeChoice> thin_column_choices(const LinearShape& shape, const Ch
               .producers = 2};
     }
   std::vector<DecodeChoice> choices;
+  if (!much) choices = whole_slice_choices(shape, chip, unit);
+  // Two leaves of 64 rows one behind the other, in tiles of 16 rows, and the other half of the multiprocessors for the next call.
+  if (!much && shape.rows > 48 && shape.leaves() == 2) {
+    const int tile = even_tile(shape.outputs * 4, chip.multiprocessors / 2, 1, unit);
+    if (tile <= kWgmmaOutputs) choices.push_back({.tile_outputs = tile, .row_tiles = 4, .depth = 4});
+  }
   // Two leaves of 64 rows one behind the other: half as many blocks take in x, and no values cross.
   if (shape.rows > 32 && shape.leaves() == 2 && best.cluster == 2 && best.row_tiles == 1 && best.tile_outputs <= 48)
     choices.push_back({.tile_outputs = best.tile_outputs, .producers = 2});
@@ -152,19 +182,39 @@ std::vector<DecodeChoice> row_choices(const LinearShape& shape, const Chip& chip
   const int mp = chip.multiprocessors, leaves = shape.leaves(), way = shape.leaf_begin.back(), rows = shape.rows;
   const int tiles = blocks_of(shape.outputs, kWgmmaOutputs);
   if (tiles > mp) return {{.resident = 2, .ahead = kb_ahead(way, 2)}};
+  std::vector<DecodeChoice> choices;
+  if (rows <= 16 && way > 8 && leaves <= 2 && 2 * tiles <= mp) {
+    // Whole in a ring, as in whole_slice_choices; some more blocks than half of the multiprocessors do no harm.
+    const int whole = std::min(kWgmmaOutputs, (chip.block_shared / (kLine * way) - 16) / 8 * 8);
+    if (whole >= 56)
+      for (int depth : {4, 2}) choices.push_back({.tile_outputs = whole, .depth = depth});
+  }
   if (leaves == 1) {
-    if (way <= 8) return {{.resident = rows <= 32 ? 2 : 1}};
-    if (way <= 32 && rows > 32) return {{.tile_outputs = 32, .resident = 2}};
-    if (way > 32 && rows > 8 && rows <= 16) return {{}};
-    return {{.resident = rows <= 8 && way > 16 ? 3 : 2, .ahead = kb_ahead(way, 1)}};
+    if (rows <= 16 && way <= 8) choices.push_back({.resident = 2, .depth = 2});
+    if (rows <= 16 && 2 * tiles > mp && way <= 24)
+      choices.push_back({.tile_outputs = 2 * kWgmmaOutputs, .resident = 2, .ahead = 48});
+    if (way <= 8) {
+      choices.push_back({.resident = rows <= 32 ? 2 : 1});
+    } else if (way <= 32 && rows > 32) {
+      choices.push_back({.tile_outputs = 32, .resident = 2});
+    } else if (way <= 32 || rows <= 8 || rows > 16) {
+      choices.push_back({.resident = rows <= 8 && way > 16 ? 3 : 2, .ahead = kb_ahead(way, 1)});
+    }
+    return choices;
   }
   if (2 * tiles > mp) return {{.cluster = 2, .resident = 2, .ahead = kb_ahead(way / 2, 2)}};
-  // Few rows of short ways: no values cross blocks.
-  std::vector<DecodeChoice> choices;
-  if (rows <= 8 && way <= 64 && 4 * tiles > mp) {
-    const int tile = even_tile(shape.outputs, mp, 1, 8);
-    choices.push_back({.tile_outputs = tile, .k_groups = 2, .resident = leaves > 2 ? 3 : 2, .ahead = 48});
+  const int even = even_tile(shape.outputs, mp, 1, 8);
+  if (rows <= 16 && 4 * tiles > mp) {
+    // Few larger blocks of short ways leave room for the next call's; no values of few rows cross blocks.
+    if (way <= 32)
+      choices.push_back(
+          {.tile_outputs = even_tile(shape.outputs * 2, mp * 2 / 3, 1, 8), .cluster = 2, .resident = 2, .ahead = 48});
+    if (way > 32 && way <= 64 && rows <= 8 && leaves > 2)
+      choices.push_back({.tile_outputs = even, .k_groups = 2, .resident = 3, .ahead = 48});
+    if (way > 64 && way <= 96 && leaves > 2) choices.push_back({.tile_outputs = even, .resident = 2, .ahead = 48, .depth = 2});
   }
+  // As one leaf of so short a way.
+  if (rows > 32 && leaves == 2 && way <= 16) choices.push_back({.tile_outputs = 32, .resident = 2});
   int cluster = 2;
   while (2 * cluster * tiles <= mp && 2 * cluster <= std::min(leaves, kMostCluster)) cluster *= 2;
   const int slice = way / cluster;
@@ -208,11 +258,16 @@ std::vector<DecodePlan> decode_plans(const LinearShape& shape, const Chip& chip)
         for (int k_groups : {1, 2, 4})
           for (int resident : {1, 2, 3})
             for (int ahead : {0, 48, 96})
-              for (int producers : {1, 2}) {
-                const auto plan = decode_plan(shape, {tile, k_groups, cluster, resident, ahead, row_tiles, producers}, chip);
-                if (!plan || (cluster > 1 && blocks > resident * mp) || (ahead && (resident == 1 || plan->next_at < 0))) continue;
-                if (producers == 1 || (tile <= kWgmmaOutputs && rounds == 1)) plans.push_back(*plan);
-              }
+              for (int producers : {1, 2})
+                for (int depth : {1, 2, 4}) {
+                  const auto plan =
+                      decode_plan(shape, {tile, k_groups, cluster, resident, ahead, row_tiles, producers, depth}, chip);
+                  if (!plan || (cluster > 1 && blocks > resident * mp)) continue;
+                  if (ahead && ((resident == 1 && 2 * blocks > mp) || plan->next_at < 0)) continue;
+                  if (producers > 1 && (tile > kWgmmaOutputs || rounds > 1)) continue;
+                  if (depth > 1 && (tile > 2 * kWgmmaOutputs || rounds > 1)) continue;
+                  plans.push_back(*plan);
+                }
       }
   return plans;
 }

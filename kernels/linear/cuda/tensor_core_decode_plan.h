@@ -23,6 +23,7 @@ struct DecodeChoice {
   int ahead = 0;          // KB of weights that a block asks the second cache for, beyond its rings
   int row_tiles = 1;      // 1, 2 or 4 blocks side by side in the rows, of the same outputs: each takes in fewer bytes of x
   int producers = 1;      // 1 or 2 warps that fill a k group's ring: where few bytes make a stage, one is what chains wait for
+  int depth = 1;          // slabs of 64 inputs of a stage: 1, 2 or 4. Chains of thin matrices wait for the steps of a stage
 };
 
 struct DecodePlan {
@@ -50,6 +51,7 @@ inline constexpr int kMostCluster = 8;
 inline constexpr int kMostDecodeStages = 60;
 // Accumulators of many rows need registers: fewer threads, and at most four segments merged in them.
 inline constexpr int kMostTokensOfEightSegments = 32;
+constexpr int most_decode_tokens(int depth) { return depth == 1 ? 64 : depth == 2 ? 32 : 16; }
 constexpr int most_decode_threads(int tokens, bool by_segments) {
   return tokens <= 16 ? 640 : tokens <= 32 && !by_segments ? 544 : 416;
 }

@@ -12,7 +12,8 @@ constexpr int64_t kDecodeRows = 48;
 int64_t average_rows(const GroupedLinear& p) { return (p.rows + p.groups - 1) / p.groups; }
 
 bool plain(const Device& device, const GroupedLinear& p) {
-  return p.groups <= kMostGroups && reinterpret_cast<uintptr_t>(p.x) % 16 == 0 && p.x_stride % 8 == 0 &&
+  return p.groups <= kMostGroups && p.rows / grouped::kTileRows + p.groups <= grouped::kMostRowTiles &&
+         reinterpret_cast<uintptr_t>(p.x) % 16 == 0 && p.x_stride % 8 == 0 &&
          device.control_arm() != ControlArm::kSwappedGroups && device.control_arm() != ControlArm::kFixedSplitCount;
 }
 
@@ -76,7 +77,8 @@ void prefill_groups(const Device& device, const GroupedLinear& p, const LinearSh
   task.y_stride = y_stride;
   using enum PrefillMerge;
   if (shape.leaves() == 1) return grouped::run<kChain, 256>(device, p.inputs, task);
-  if (shape.by_segments && shape.leaves() > 2) return grouped::run<kTree, 128>(device, p.inputs, task);
+  if (shape.by_segments && shape.leaves() == 8) return grouped::run<kTree, 128, 8>(device, p.inputs, task);
+  if (shape.by_segments && shape.leaves() == 4) return grouped::run<kTree, 128, 4>(device, p.inputs, task);
   grouped::run<kFold, 192>(device, p.inputs, task);
 }
 

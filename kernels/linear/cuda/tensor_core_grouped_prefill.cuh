@@ -26,7 +26,7 @@ __device__ void produce(const GroupedTask& task, const CUtensorMap* x_map, const
   ptx::prefetch_tensor_map(x_map);
   int stage = 0;
   uint32_t parity = 1;
-  for (TileWalk walk(task, ring.group_tiles(), T::kColumns); !walk.done(); walk.next()) {
+  for (TileWalk walk(task, ring.groups(task.groups.count), T::kColumns); !walk.done(); walk.next()) {
     const auto work = walk.work();
 #pragma unroll 1
     for (int block = task.first_block; block < task.last_block; ++block) {
@@ -52,7 +52,7 @@ __device__ void gather(const GroupedTask& task, const Ring<T>& ring) {
   const auto stride = static_cast<uint32_t>(task.x_stride / 8);
   int stage = 0;
   uint32_t parity = 1;
-  for (TileWalk walk(task, ring.group_tiles(), T::kColumns); !walk.done(); walk.next()) {
+  for (TileWalk walk(task, ring.groups(task.groups.count), T::kColumns); !walk.done(); walk.next()) {
     const auto work = walk.work();
     const int rows = work.row_end - work.row - first;
     uint32_t from[kRows];  // in units of 16 bytes
@@ -105,7 +105,8 @@ struct Reader {
     release(stage);
     next();
   }
-  // One block of 64 k times this warpgroup's rows, which begin at `row` of the tile, into d; leaves it under way.
+  // One block of 64 k times this warpgroup's rows, which begin at `row` of the tile, into d; leaves it under way. A tree's leaves
+  // begin where `accumulate` is known to be 0 when this is compiled: their set is then free before, for other values.
   __device__ __forceinline__ void multiply(float (&d)[T::kValues], int row, int accumulate) {
     ptx::barrier_wait(ring.full(stage), parity);
     if constexpr (T::kGather) ptx::fence_async_shared();  // threads brought the rows, not the copy engine
@@ -137,10 +138,9 @@ template <class T>
 __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
   constexpr PrefillMerge kMerge = T::kMerge;
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;  // value i of sums at sums + i / 4 * 512
+  const uint32_t own = ring.own(warpgroup * 4 + warp);
   float acc[T::kValues];
   float other[T::kTwo ? T::kValues : 4];  // accumulators of the second leaf
-  float pair[T::kTree ? T::kValues : 4];  // of a tree: a pair that waits for its partner
   Reader<T> reader(ring);
   int block = 0;
   // Multiplies blocks [block, end) into d, a chain from +0; the last one may be under way behind it.
@@ -153,7 +153,7 @@ __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const
     } while (++block < end);
   };
 
-  TileWalk walk(task, ring.group_tiles(), T::kColumns);
+  TileWalk walk(task, ring.groups(task.groups.count), T::kColumns);
   if (walk.done()) return;
   auto following = walk.work();
 #pragma unroll 1
@@ -174,7 +174,6 @@ __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const
     const int row = work.row + warpgroup * 64 + warp * 16;
     ptx::forget(acc);
     ptx::forget(other);
-    ptx::forget(pair);
     leaf(acc, task.leaf_end(0));
     look_ahead();  // while it multiplies
     if constexpr (kMerge == PrefillMerge::kChain) {
@@ -196,53 +195,117 @@ __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const
           for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(acc[j], other[j]);
         } while (++i < task.leaves);
       }
-    } else {
-      boxes_are_free();
-#pragma unroll 1
-      for (int i = 1;; i += 2) {
-        leaf(other, task.leaf_end(i));
-        reader.drain();
-        ptx::pin(acc);
-        ptx::pin(other);
-#pragma unroll
-        for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(acc[j], other[j]);
-        const bool waits = i % 4 == 1, last = i + 1 == task.leaves;
-        if (waits) {
-#pragma unroll
-          for (int j = 0; j < T::kValues; ++j) pair[j] = numerics::add(acc[j], task.minus_zero);
-        } else {
-#pragma unroll
-          for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(pair[j], acc[j]);
-          if (last) break;
-#pragma unroll
-          for (int j = 0; j < T::kValues; j += 4)
-            ptx::store_shared_float4(sums + j * 128, {acc[j], acc[j + 1], acc[j + 2], acc[j + 3]});
-        }
-        leaf(acc, task.leaf_end(i + 1));
-      }
-      if (task.leaves == 8) {
-#pragma unroll
-        for (int j = 0; j < T::kValues; j += 4) {
-          const float4 v = ptx::load_shared_float4(sums + j * 128);
-          acc[j] = numerics::add(v.x, acc[j]);
-          acc[j + 1] = numerics::add(v.y, acc[j + 1]);
-          acc[j + 2] = numerics::add(v.z, acc[j + 2]);
-          acc[j + 3] = numerics::add(v.w, acc[j + 3]);
-        }
-      }
     }
-    // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
-    if constexpr (T::kSums)
-      __syncwarp();
+    boxes_are_free();
+    if (task.gated)
+      write_gated(task, y_map, acc, row, work.row_end, work.column / 2, own);
     else
-      boxes_are_free();
-    if constexpr (!T::kTree) {
-      if (task.gated) {
-        write_gated(task, y_map, acc, row, work.row_end, work.column / 2, own);
-        continue;
-      }
+      write_tile<T>(task, y_map, acc, row, work.row_end, work.column, own);
+  }
+  if (lane == 0) ptx::wait_stores_read<0>();
+}
+
+// The same for a tree of four or eight leaves, some of one block: sums are formed while the next leaf is multiplied, and a tile
+// leaves while the next one begins. Nothing of it stands behind a condition, or the compiler would wait for every multiplication:
+// a warpgroup without a row multiplies what lies there, and writes nothing.
+template <class T>
+__device__ void consume_tree(const GroupedTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
+  const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, first_row = warpgroup * 64;
+  const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;  // value i of sums at sums + i / 4 * 512
+  float acc[T::kValues], other[T::kValues], third[T::kValues];
+  Reader<T> reader(ring);
+  int block = 0;
+  // A leaf's first block is under way in d behind this, and all before it is complete.
+  const auto begin = [&](float(&d)[T::kValues]) {
+    reader.multiply(d, first_row, 0);
+    ++block;
+  };
+  const auto go_on = [&](float(&d)[T::kValues], int leaf) {
+    const int end = task.leaf_begin[leaf + 1];
+#pragma unroll 1
+    for (; block < end; ++block) reader.multiply(d, first_row, 1);
+  };
+  const auto add_to = [&](float(&to)[T::kValues], const float(&a)[T::kValues], const float(&b)[T::kValues]) {
+#pragma unroll
+    for (int j = 0; j < T::kValues; ++j) to[j] = numerics::add(a[j], b[j]);
+  };
+  const auto store_sums = [&](const float(&d)[T::kValues]) {
+#pragma unroll
+    for (int j = 0; j < T::kValues; j += 4) ptx::store_shared_float4(sums + j * 128, {d[j], d[j + 1], d[j + 2], d[j + 3]});
+  };
+  const auto add_sums = [&](float(&d)[T::kValues]) {
+#pragma unroll
+    for (int j = 0; j < T::kValues; j += 4) {
+      const float4 v = ptx::load_shared_float4(sums + j * 128);
+      d[j] = numerics::add(v.x, d[j]);
+      d[j + 1] = numerics::add(v.y, d[j + 1]);
+      d[j + 2] = numerics::add(v.z, d[j + 2]);
+      d[j + 3] = numerics::add(v.w, d[j + 3]);
     }
-    write_tile<T>(task, y_map, acc, row, work.row_end, work.column, own);
+  };
+  TileWalk walk(task, ring.groups(task.groups.count), T::kColumns);
+  if (walk.done()) return;
+  auto following = walk.work();
+  block = task.first_block;
+  begin(acc);
+#pragma unroll 1
+  for (;;) {
+    const auto work = following;
+    walk.next();
+    const bool more = !walk.done();
+    if (more) following = walk.work();
+    constexpr int kLast = T::kLeaves - 4;
+    if constexpr (T::kLeaves == 8) {  // the first two's sum, then the first four's, waits in shared memory
+      go_on(acc, 0);
+      begin(other);
+      go_on(other, 1);
+      begin(third);
+      ptx::pin(acc);
+      ptx::pin(other);
+      add_to(acc, acc, other);
+      boxes_are_free();
+      store_sums(acc);
+      go_on(third, 2);
+      begin(other);
+      go_on(other, 3);
+      begin(acc);
+      ptx::pin(third);
+      ptx::pin(other);
+      add_to(third, third, other);
+      add_sums(third);
+      store_sums(third);
+    }
+    go_on(acc, kLast);
+    begin(other);
+    go_on(other, kLast + 1);
+    begin(third);
+    ptx::pin(acc);
+    ptx::pin(other);
+    add_to(acc, acc, other);
+    go_on(third, kLast + 2);
+    begin(other);
+    go_on(other, kLast + 3);
+    reader.drain();
+    ptx::pin(third);
+    ptx::pin(other);
+    add_to(third, third, other);
+    add_to(third, acc, third);
+    if constexpr (T::kLeaves == 8) add_sums(third);
+    const auto write = [&] {
+      // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
+      if constexpr (T::kSums)
+        __syncwarp();
+      else
+        boxes_are_free();
+      write_tile<T>(task, y_map, third, work.row + first_row + warp * 16, work.row_end, work.column, own);
+    };
+    if (!more) {
+      write();
+      break;
+    }
+    block = task.first_block;
+    begin(acc);
+    write();
   }
   if (lane == 0) ptx::wait_stores_read<0>();
 }
@@ -261,7 +324,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::fence_barrier_init();
   }
   ptx::wait_for_earlier_kernels();  // the offsets are another kernel's
-  count_group_tiles(task.groups, kTileRows, task.column_tiles, ring.group_tiles());
+  ring.groups(task.groups.count).fill(task.groups);
   __syncthreads();
   ptx::let_next_kernel_start();
   const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
@@ -275,7 +338,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     ptx::more_registers<T::kConsumerRegisters>();
-    consume<T>(task, &y_map, ring, warpgroup);
+    if constexpr (T::kTree)
+      consume_tree<T>(task, &y_map, ring, warpgroup);
+    else
+      consume<T>(task, &y_map, ring, warpgroup);
   }
 }
 
@@ -295,9 +361,10 @@ inline CUtensorMap output_map(const Device& device, const GroupedTask& task, boo
   return map;
 }
 
-template <PrefillMerge kMerge, int kColumns>
+template <PrefillMerge kMerge, int kColumns, int kLeaves = 0>
 void run(const Device& device, int64_t inputs, GroupedTask task) {
-  using T = Tile<kMerge, kColumns>;
+  using T = Tile<kMerge, kColumns, kLeaves>;
+  static_assert(T::kShared + GroupTable::bytes(kMostGroups) <= kBlockShared);
   task.wide_y = task.y ? reinterpret_cast<uintptr_t>(task.y) % 16 == 0 && task.y_stride % 8 == 0
                        : reinterpret_cast<uintptr_t>(task.y_fp32) % 8 == 0 && task.y_stride % 2 == 0;
   task.boxes = task.y ? task.wide_y : reinterpret_cast<uintptr_t>(task.y_fp32) % 16 == 0 && task.y_stride % 4 == 0;
@@ -307,7 +374,7 @@ void run(const Device& device, int64_t inputs, GroupedTask task) {
   launch(device,
          {.grid = static_cast<unsigned>(chip_of(device).multiprocessors),
           .block = kThreads,
-          .shared = T::kShared + group_tiles_bytes(task.groups.count),
+          .shared = T::kShared + GroupTable::bytes(task.groups.count),
           .dependent = true},
          grouped_kernel<T>, x_map, y_map, task);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/device/cuda/ptx.cuh"
+#include "kernels/linear/cuda/tensor_core_grouped.h"
 #include "kernels/linear/cuda/tensor_core_groups.cuh"
 #include "kernels/linear/cuda/tensor_core_layout.h"
 #include "kernels/linear/cuda/tensor_core_prefill_plan.h"
@@ -15,6 +16,7 @@ constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kLeafBlocks = numerics::kColumnLeafTc / static_cast<int>(kBlockInputs);
 constexpr int kBlockShared = 232448;  // bytes
 constexpr int kPassBarrier = 1;       // named; a warpgroup's own
+constexpr int64_t kMostRowTiles = 65535;
 
 struct GroupedTask {
   Groups groups;
@@ -41,18 +43,19 @@ struct GroupedTask {
   }
 };
 
-template <PrefillMerge kMerge_, int kColumns_>
+// kLeaves_: of a tree.
+template <PrefillMerge kMerge_, int kColumns_, int kLeaves_ = 0>
 struct Tile {
   static constexpr PrefillMerge kMerge = kMerge_;
-  static constexpr int kColumns = kColumns_;
+  static constexpr int kColumns = kColumns_, kLeaves = kLeaves_;
   static constexpr bool kTree = kMerge == PrefillMerge::kTree;
-  static constexpr bool kTwo = kTree || kMerge == PrefillMerge::kFold;  // sets of accumulators
-  static constexpr int kValues = kColumns / 2;                          // accumulators of a thread
+  static constexpr bool kTwo = kMerge == PrefillMerge::kFold;  // sets of accumulators; of a tree three
+  static constexpr int kValues = kColumns / 2;                 // accumulators of a thread
   // Rows come 16 bytes at a time, from all threads of the producers' warpgroup; else as boxes of a tensor map.
   static constexpr bool kGather = !kTree;
   static constexpr int kProducerRegisters = kGather ? 56 : 40, kConsumerRegisters = kGather ? 224 : 232;
   // Of a tree the sum of four waits in shared memory, where registers do not hold it.
-  static constexpr int kSums = kTree ? kValues : 0;
+  static constexpr int kSums = kTree && kLeaves == 8 ? kValues : 0;
 
   static constexpr int kRowBytes = kTileRows * kLine, kStageBytes = kRowBytes + kColumns * kLine;
   // A warp's own piece of shared memory: sums (thread by thread), then the outputs on their way. Boxes are narrow where that
@@ -67,6 +70,42 @@ struct Tile {
   static_assert(kStages >= 4 && kStages * 16 <= kBarrierBytes);
 };
 
+// Where groups begin, in shared memory: what a tile is must be known without a wait for memory, a tile being some microseconds.
+struct GroupTable {
+  uint32_t base;
+  int count;
+
+  static constexpr size_t bytes(int groups) { return (static_cast<size_t>(groups) + 1) * (sizeof(int) + sizeof(uint16_t)); }
+  // First row of a group; of `count`: behind the last one.
+  __device__ int begin(int group) const { return ptx::load_shared_int(base + group * 4); }
+  // Tiles of rows of the groups before it: at most kMostRowTiles.
+  __device__ int row_tiles(int group) const { return ptx::load_shared_uint16(base + (count + 1) * 4 + group * 2); }
+
+  // By one warp of the block; a barrier must follow.
+  __device__ void fill(const Groups& groups) const {
+    if (threadIdx.x >= 32) return;
+    const int lane = threadIdx.x;
+    int before = 0;
+    for (int first = 0; first <= count; first += 32) {
+      const int group = first + lane;
+      int at = 0, sum = 0;
+      if (group <= count) at = group_begin(groups, group);
+      if (group < count) sum = (group_begin(groups, group + 1) - at + kTileRows - 1) / kTileRows;
+      const int own = sum;
+#pragma unroll
+      for (int distance = 1; distance < 32; distance *= 2) {
+        const int other = __shfl_up_sync(0xffffffff, sum, distance);
+        if (lane >= distance) sum += other;
+      }
+      if (group <= count) {
+        ptx::store_shared_int(base + group * 4, at);
+        ptx::store_shared_uint16(base + (count + 1) * 4 + group * 2, static_cast<uint16_t>(before + sum - own));
+      }
+      before += __shfl_sync(0xffffffff, sum, 31);
+    }
+  }
+};
+
 // Where things lie in shared memory.
 template <class T>
 struct Ring {
@@ -77,18 +116,18 @@ struct Ring {
   __device__ uint32_t own(int warp) const { return base + T::kStages * T::kStageBytes + warp * T::kWarpBytes; }
   __device__ uint32_t full(int stage) const { return base + T::kStages * T::kStageBytes + T::kOwnBytes + stage * 16; }
   __device__ uint32_t empty(int stage) const { return full(stage) + 8; }
-  __device__ uint32_t group_tiles() const { return full(0) + T::kBarrierBytes; }
+  __device__ GroupTable groups(int count) const { return {full(0) + T::kBarrierBytes, count}; }
 };
 
 // The tiles of this block, one after the other: rows first, so that neighbouring blocks share weights, then outputs.
 struct TileWalk {
   const GroupedTask& task;
-  uint32_t group_tiles;
-  int columns, unit, units;
+  const GroupTable table;
+  int columns, unit, units, group = 0;
 
-  __device__ TileWalk(const GroupedTask& t, uint32_t tiles, int tile_columns)
-      : task(t), group_tiles(tiles), columns(tile_columns), unit(blockIdx.x) {
-    units = first_tile_of_group(group_tiles, task.groups.count);
+  __device__ TileWalk(const GroupedTask& t, const GroupTable& groups, int tile_columns)
+      : task(t), table(groups), columns(tile_columns), unit(blockIdx.x) {
+    units = table.row_tiles(table.count) * task.column_tiles;
   }
   __device__ bool done() const { return unit >= units; }
   __device__ void next() { unit += gridDim.x; }
@@ -98,11 +137,17 @@ struct TileWalk {
     const std::byte* weights;
     int row, row_end, column;
   };
-  __device__ Work work() const {
-    const int group = group_of_tile(group_tiles, task.groups.count, unit);
-    const int begin = group_begin(task.groups, group), end = group_begin(task.groups, group + 1);
-    const int row_tiles = (end - begin + kTileRows - 1) / kTileRows, i = unit - first_tile_of_group(group_tiles, group);
-    return {task.groups.weights[group], begin + i % row_tiles * kTileRows, end, i / row_tiles * columns};
+  __device__ Work work() {
+    int first = table.row_tiles(group), last = table.row_tiles(group + 1);
+    while (last * task.column_tiles <= unit) {
+      ++group;
+      first = last;
+      last = table.row_tiles(group + 1);
+    }
+    const int row_tiles = last - first, i = unit - first * task.column_tiles, column = i / row_tiles;
+    const auto weights = __ldg(reinterpret_cast<const unsigned long long*>(task.groups.weights) + group);
+    return {reinterpret_cast<const std::byte*>(weights), table.begin(group) + (i - column * row_tiles) * kTileRows,
+            table.begin(group + 1), column * columns};
   }
 };
 

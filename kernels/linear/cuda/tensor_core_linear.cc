@@ -1,5 +1,7 @@
 #include "kernels/linear/cuda/tensor_core_linear.h"
 
+#include <stdexcept>
+
 #include "kernels/linear/cuda/finish.h"
 #include "kernels/linear/cuda/tensor_core_decode.h"
 #include "kernels/linear/cuda/tensor_core_generic.h"
@@ -8,10 +10,13 @@
 namespace invar::cuda::tc {
 namespace {
 
+bool one_order(const Device& device) {
+  return device.control_arm() != ControlArm::kSwappedGroups && device.control_arm() != ControlArm::kFixedSplitCount;
+}
+
 // The fast schedules fetch x through tensor maps and know one order.
 bool fast(const Device& device, const Bf16* x, int64_t x_stride) {
-  return reinterpret_cast<uintptr_t>(x) % 16 == 0 && x_stride % 8 == 0 && device.control_arm() != ControlArm::kSwappedGroups &&
-         device.control_arm() != ControlArm::kFixedSplitCount;
+  return reinterpret_cast<uintptr_t>(x) % 16 == 0 && x_stride % 8 == 0 && one_order(device);
 }
 
 bool decode(const Device& device, const RowLinear& p) {
@@ -75,10 +80,20 @@ void linear_row(const Device& device, const RowLinear& p) {
   const std::vector<Launch> launches = prefill_launches(device, p);
   for (size_t i = 0; i < launches.size(); ++i) prefill_row(device, p, static_cast<int>(i), launches[i].shape, launches[i].plan);
   if (!launches.empty()) return;
-  if (p.rows > kMostDecodeRows || !fast(device, p.x, p.x_stride) || !decode(device, p)) generic_row(device, p);
+  if (p.rows > kMostDecodeRows || !fast(device, p.x, p.x_stride) || !decode(device, p)) {
+    if (p.targets.count) throw std::logic_error("a row-parallel linear with targets that row_sends() does not know");
+    generic_row(device, p);
+  }
   if (p.y) cuda::finish_row_linear(device, p.partials, p.bias, p.rows, p.weights->outputs(), p.y);
 }
 
 bool row_finishes(const Device& device, const RowLinear& p) { return !prefill_launches(device, p).empty(); }
+
+bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
+               const std::vector<TreeNode>& nodes) {
+  constexpr int64_t kPiece = 8;  // outputs: what leaves a tile is whole pieces, and x is aligned wherever a share begins
+  if (rows > kMostDecodeRows || outputs % kPiece || nodes.empty() || !one_order(device)) return false;
+  return linear_shape(rows, outputs, segments, first, last, nodes).has_value();
+}
 
 }  // namespace invar::cuda::tc

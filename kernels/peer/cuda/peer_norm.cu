@@ -1,37 +1,24 @@
 // Rows of one node a member, merged, and what follows in a decoder: bias, residual, norm. Three ways, by size.
 #include "kernels/device/cuda/launch.cuh"
-#include "kernels/norm/cuda/norm_rows.cuh"
 #include "kernels/peer/cuda/peer_nodes.cuh"
-#include "kernels/peer/cuda/peer_wait.cuh"
+#include "kernels/peer/cuda/peer_rows.cuh"
 
 namespace invar::cuda {
 namespace {
 
+using namespace peers;  // NOLINT: rows on a block
+
 constexpr int kUnit = 16;          // bytes in a window: two floats and the number of the operation
 constexpr int kCrowdedBlocks = 4;  // of a member that shares its GPU
-constexpr int kLanes = numerics::kSumLanes;
 
 // Of a row's units in a window.
 __host__ __device__ constexpr int64_t unit_row_bytes(int64_t sweeps) { return sweeps * kLanes / 2 * kUnit; }
 
-struct Rows {
-  const float* own;
-  const Bf16* bias;
-  Bf16* x;
-  NormTarget target;
-  int64_t rows;
-};
-
-// How the elements of a row lie on a block: a thread has kCount neighbouring lanes of the norm's sum, the same in each sweep.
-template <int kSweeps, int kCount>
-struct Place {
-  __device__ static int first() { return static_cast<int>(threadIdx.x) * kCount; }
-  __device__ static bool within(int s, int width) { return first() + s * kLanes < width; }
-  // Unit i of sweep s: a warp's units of one access are neighbours.
-  __device__ static std::byte* unit(std::byte* row, int s, int i) {
-    return row + ((s * (kCount / 2) + i) * (kLanes / kCount) + static_cast<int>(threadIdx.x)) * kUnit;
-  }
-};
+// Unit i of sweep s: a warp's units of one access are neighbours.
+template <int kCount>
+__device__ inline std::byte* unit_at(std::byte* row, int s, int i) {
+  return row + ((s * (kCount / 2) + i) * (kLanes / kCount) + static_cast<int>(threadIdx.x)) * kUnit;
+}
 
 // A thread's values of one member's row.
 template <class P, int kSweeps, int kCount>
@@ -62,7 +49,8 @@ struct Share {
     for (int s = 0; s < kSweeps; ++s)
       if (P::within(s, width)) {
 #pragma unroll
-        for (int i = 0; i < kCount / 2; ++i) store_unit(P::unit(row, s, i), pack(v[s][2 * i], v[s][2 * i + 1]), operation);
+        for (int i = 0; i < kCount / 2; ++i)
+          store_unit(unit_at<kCount>(row, s, i), pack(v[s][2 * i], v[s][2 * i + 1]), operation);
       }
   }
   // All units at once, again and again until the last of them is there: they arrive together.
@@ -76,7 +64,7 @@ struct Share {
 #pragma unroll
           for (int i = 0; i < kCount / 2; ++i) {
             uint64_t number;
-            const uint64_t bytes = load_unit(P::unit(row, s, i), number);
+            const uint64_t bytes = load_unit(unit_at<kCount>(row, s, i), number);
             here &= number == operation;
             v[s][2 * i] = first_of(bytes);
             v[s][2 * i + 1] = second_of(bytes);
@@ -104,61 +92,6 @@ __device__ inline void member_tree(const Get& get, AShare& sum) {
     member_tree<kFirst + kMembers / 2, kMembers / 2>(get, right);
     sum.add(right);
   }
-}
-
-template <class P, int kSweeps, int kCount>
-struct Pieces {
-  Bf16Piece<kCount> v[kSweeps];
-  __device__ void load(const Bf16* row, int width) {
-#pragma unroll
-    for (int s = 0; s < kSweeps; ++s)
-      if (P::within(s, width)) v[s] = load_piece<kCount>(row + P::first() + s * kLanes);
-  }
-  __device__ void store(Bf16* row, int width) const {
-#pragma unroll
-    for (int s = 0; s < kSweeps; ++s)
-      if (P::within(s, width)) store_piece(row + P::first() + s * kLanes, v[s]);
-  }
-};
-
-// bf(RN(root + bias)).
-template <class P, int kSweeps, int kCount>
-__device__ inline void finish(Share<P, kSweeps, kCount>& root, const Pieces<P, kSweeps, kCount>& bias, bool biased,
-                              Pieces<P, kSweeps, kCount>& y) {
-#pragma unroll
-  for (int s = 0; s < kSweeps; ++s) {
-    if (biased) {
-      float b[kCount];
-      widen_piece(bias.v[s], b);
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) root.v[s][i] = numerics::add(root.v[s][i], b[i]);
-    }
-    y.v[s] = narrow_piece(root.v[s]);
-  }
-}
-
-// x += y, and the norm of that.
-template <class P, int kSweeps, int kCount>
-__device__ inline void add_and_norm(const Rows& p, int64_t row, Pieces<P, kSweeps, kCount>& x,
-                                    const Pieces<P, kSweeps, kCount>& y, const Pieces<P, kSweeps, kCount>& weight) {
-  const int width = p.target.width;
-  float lane[kCount] = {};
-#pragma unroll
-  for (int s = 0; s < kSweeps; ++s) {
-    if (P::within(s, width))
-      x.v[s] = residual_piece(x.v[s], y.v[s]);
-    else
-      x.v[s] = {};  // behind the row's end +0, which changes no lane
-    float value[kCount];
-    widen_piece(x.v[s], value);
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) lane[i] = numerics::fma(value[i], value[i], lane[i]);
-  }
-  const float r = norm_factor(sum_block_lanes<kCount>(lane), width, p.target.epsilon);
-  x.store(p.x + row * width, width);
-#pragma unroll
-  for (int s = 0; s < kSweeps; ++s) x.v[s] = norm_piece(x.v[s], weight.v[s], r);
-  x.store(p.target.y + row * p.target.y_stride, width);
 }
 
 // One round of units: the least waiting.
@@ -192,7 +125,7 @@ __global__ void __launch_bounds__(kLanes / 2)
                                 operation);
         },
         sum);
-    finish(sum, bias, p.bias != nullptr, y);
+    finish(sum.v, bias, p.bias != nullptr, y);
     if (row >= gridDim.x) __syncthreads();  // the norm's shared memory may still be read for the row before
     add_and_norm(p, row, x, y, weight);
   }
@@ -236,7 +169,7 @@ struct FlaggedRows {
             share.load(at(member), width());
         },
         sum);
-    finish(sum, bias, p.bias != nullptr, y);
+    finish(sum.v, bias, p.bias != nullptr, y);
   }
 };
 
@@ -329,17 +262,6 @@ __global__ void __launch_bounds__(kLanes / 4)
   __syncthreads();
   if (t == 0) end_operation(v, f.operation);
 }
-
-constexpr int kMostSweeps = 8;
-
-int sweeps_of(int64_t width) {
-  const int64_t sweeps = (width + kLanes - 1) / kLanes;
-  for (const int known : {1, 2, 4, 5, 8})
-    if (sweeps <= known) return known;
-  return 0;
-}
-
-bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 template <int kRanks, int kSweeps>
 void launch_way(const Device& device, const PeerView& view, const Rows& rows, PeerWay way) {
