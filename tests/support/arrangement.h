@@ -15,8 +15,8 @@
 
 namespace invar::tests {
 
-// Where the ranks of every arrangement run: the CPU, or with `--device=cuda` on a test program's command line a GPU, which all of
-// a case's ranks share. The answers must be the same.
+// Where the ranks of every arrangement run: the CPU, or with `--device=cuda` on a test program's command line the GPUs that there
+// are, by turns; where there is one, a case's ranks share it. The answers must be the same.
 Backend& backend();
 // --exchange=peer|host beside it: how GPU memory moves; else as `auto` has it.
 Exchange& exchange();

@@ -63,7 +63,8 @@ struct Arrivals {
   __device__ int owner(int place) const { return kNodes ? place : nodes.owner[place]; }
   __device__ float* at(int number, int s) const { return area + (number * rows + row) * width + P::first() + s * kLanes; }
 
-  // Until this member's linear has come to its end: one access of a warp, so that it may use the memory meanwhile.
+  // Until this member's linear has come to its end: one access of a warp, so that it may use the memory meanwhile. All lanes
+  // leave together: one that was still looking would find the word absent again, once the lane whose value it is has read it.
   __device__ void await_own() const {
     const int lane = static_cast<int>(threadIdx.x % 32);
     if (P::first() - lane * kCount >= width) return;
@@ -72,7 +73,8 @@ struct Arrivals {
     for (;;) {
       float v;
       asm volatile("ld.relaxed.sys.global.f32 %0, [%1];" : "=f"(v) : "l"(first) : "memory");
-      if (!absent(v) || !patient(view, patience, view.rank, PeerPhase::kArrivals, operation)) return;
+      if (__any_sync(~0u, !absent(v))) return;
+      if (__any_sync(~0u, !patient(view, patience, view.rank, PeerPhase::kArrivals, operation))) return;
     }
   }
 
