@@ -7,6 +7,7 @@
 #include "kernels/device/cuda/launch.cuh"
 #include "kernels/linear/cuda/tensor_core_grouped_output.cuh"
 #include "kernels/linear/cuda/tensor_core_shape.h"
+#include "kernels/linear/cuda/tensor_core_tree.cuh"
 
 namespace invar::cuda::tc::grouped {
 
@@ -128,11 +129,6 @@ struct Reader {
   }
 };
 
-__device__ inline void boxes_are_free() {
-  if (threadIdx.x % 32 == 0) ptx::wait_stores_read<0>();
-  __syncwarp();
-}
-
 // Both warpgroups at one tile.
 template <class T>
 __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
@@ -205,13 +201,13 @@ __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const
   if (lane == 0) ptx::wait_stores_read<0>();
 }
 
-// The same for a tree of four or eight leaves, some of one block: sums are formed while the next leaf is multiplied, and a tile
-// leaves while the next one begins. Nothing of it stands behind a condition, or the compiler would wait for every multiplication:
-// a warpgroup without a row multiplies what lies there, and writes nothing.
+// The same for a tree of four or eight leaves, some of one block; a tile leaves while the next one begins. Nothing of it stands
+// behind a condition, or the compiler would wait for every multiplication: a warpgroup without a row multiplies what lies there,
+// and writes nothing.
 template <class T>
 __device__ void consume_tree(const GroupedTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
   const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, first_row = warpgroup * 64;
-  const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;  // value i of sums at sums + i / 4 * 512
+  const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;
   float acc[T::kValues], other[T::kValues], third[T::kValues];
   Reader<T> reader(ring);
   int block = 0;
@@ -225,24 +221,6 @@ __device__ void consume_tree(const GroupedTask& task, const CUtensorMap* y_map, 
 #pragma unroll 1
     for (; block < end; ++block) reader.multiply(d, first_row, 1);
   };
-  const auto add_to = [&](float(&to)[T::kValues], const float(&a)[T::kValues], const float(&b)[T::kValues]) {
-#pragma unroll
-    for (int j = 0; j < T::kValues; ++j) to[j] = numerics::add(a[j], b[j]);
-  };
-  const auto store_sums = [&](const float(&d)[T::kValues]) {
-#pragma unroll
-    for (int j = 0; j < T::kValues; j += 4) ptx::store_shared_float4(sums + j * 128, {d[j], d[j + 1], d[j + 2], d[j + 3]});
-  };
-  const auto add_sums = [&](float(&d)[T::kValues]) {
-#pragma unroll
-    for (int j = 0; j < T::kValues; j += 4) {
-      const float4 v = ptx::load_shared_float4(sums + j * 128);
-      d[j] = numerics::add(v.x, d[j]);
-      d[j + 1] = numerics::add(v.y, d[j + 1]);
-      d[j + 2] = numerics::add(v.z, d[j + 2]);
-      d[j + 3] = numerics::add(v.w, d[j + 3]);
-    }
-  };
   TileWalk walk(task, ring.groups(task.groups.count), T::kColumns);
   if (walk.done()) return;
   auto following = walk.work();
@@ -254,43 +232,7 @@ __device__ void consume_tree(const GroupedTask& task, const CUtensorMap* y_map, 
     walk.next();
     const bool more = !walk.done();
     if (more) following = walk.work();
-    constexpr int kLast = T::kLeaves - 4;
-    if constexpr (T::kLeaves == 8) {  // the first two's sum, then the first four's, waits in shared memory
-      go_on(acc, 0);
-      begin(other);
-      go_on(other, 1);
-      begin(third);
-      ptx::pin(acc);
-      ptx::pin(other);
-      add_to(acc, acc, other);
-      boxes_are_free();
-      store_sums(acc);
-      go_on(third, 2);
-      begin(other);
-      go_on(other, 3);
-      begin(acc);
-      ptx::pin(third);
-      ptx::pin(other);
-      add_to(third, third, other);
-      add_sums(third);
-      store_sums(third);
-    }
-    go_on(acc, kLast);
-    begin(other);
-    go_on(other, kLast + 1);
-    begin(third);
-    ptx::pin(acc);
-    ptx::pin(other);
-    add_to(acc, acc, other);
-    go_on(third, kLast + 2);
-    begin(other);
-    go_on(other, kLast + 3);
-    reader.drain();
-    ptx::pin(third);
-    ptx::pin(other);
-    add_to(third, third, other);
-    add_to(third, acc, third);
-    if constexpr (T::kLeaves == 8) add_sums(third);
+    multiply_tree<T::kLeaves>(acc, other, third, sums, begin, go_on, [&] { reader.drain(); });
     const auto write = [&] {
       // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
       if constexpr (T::kSums)

@@ -19,6 +19,7 @@ constexpr int kPassBarrier = 1;       // named; a warpgroup's own
 constexpr int64_t kMostRowTiles = 65535;
 
 struct GroupedTask {
+  static constexpr bool ragged = true;  // tensor_core_rows_out.cuh
   Groups groups;
   int rows, outputs, padded;
   int column_tiles;

@@ -11,6 +11,7 @@
 #include "kernels/device/cuda/launch.cuh"
 #include "kernels/linear/cuda/tensor_core_prefill_meet.cuh"
 #include "kernels/linear/cuda/tensor_core_prefill_output.cuh"
+#include "kernels/linear/cuda/tensor_core_tree.cuh"
 
 namespace invar::cuda::tc::prefill {
 
@@ -136,23 +137,11 @@ struct Reader {
   }
 };
 
-__device__ inline void boxes_are_free() {
-  if (threadIdx.x % 32 == 0) ptx::wait_stores_read<0>();
-  __syncwarp();
-}
-
-// to = a + b.
-template <int kSize>
-__device__ __forceinline__ void add_sets(float (&to)[kSize], const float (&a)[kSize], const float (&b)[kSize]) {
-#pragma unroll
-  for (int i = 0; i < kSize; ++i) to[i] = numerics::add(a[i], b[i]);
-}
-
 // Both warpgroups at one tile.
 template <class T>
 __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
   const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, first_row = warpgroup * 64;
-  const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;  // value i of sums at sums + i / 4 * 512
+  const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;
   float acc[T::kValues];
   float other[T::kTwo ? T::kValues : 4], third[T::kTree ? T::kValues : 4];
   Reader<T> reader(ring, task.cluster);
@@ -166,21 +155,6 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
 #pragma unroll 1
     for (; block < end; ++block) reader.template multiply<false>(d, first_row);
   };
-  const auto store_sums = [&](const float(&d)[T::kValues]) {
-#pragma unroll
-    for (int j = 0; j < T::kValues; j += 4) ptx::store_shared_float4(sums + j * 128, {d[j], d[j + 1], d[j + 2], d[j + 3]});
-  };
-  const auto add_sums = [&](float(&d)[T::kValues]) {
-#pragma unroll
-    for (int j = 0; j < T::kValues; j += 4) {
-      const float4 v = ptx::load_shared_float4(sums + j * 128);
-      d[j] = numerics::add(v.x, d[j]);
-      d[j + 1] = numerics::add(v.y, d[j + 1]);
-      d[j + 2] = numerics::add(v.z, d[j + 2]);
-      d[j + 3] = numerics::add(v.w, d[j + 3]);
-    }
-  };
-
   const auto write = [&](float(&values)[T::kValues], const TileWalk::Work& work, const auto& meanwhile) {
     const int row = work.row + first_row + warp * 16;
     if (task.bias) add_bias(task, values, work.column, 1);
@@ -246,45 +220,9 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
 
   if constexpr (T::kTree) {
     overlapping(third, walk.units, [&] {
-      // Four leaves at a time: the sum of the first two is formed while the third is multiplied. Of eight, the first four's sum
-      // waits in shared memory.
-      constexpr int kLast = T::kLeaves - 4;
-      if constexpr (T::kLeaves == 8) {
-        go_on(acc, task.leaf_end(0));
-        begin(other);
-        go_on(other, task.leaf_end(1));
-        begin(third);
-        ptx::pin(acc);
-        ptx::pin(other);
-        add_sets(acc, acc, other);
-        boxes_are_free();
-        store_sums(acc);
-        go_on(third, task.leaf_end(2));
-        begin(other);
-        go_on(other, task.leaf_end(3));
-        begin(acc);
-        ptx::pin(third);
-        ptx::pin(other);
-        add_sets(third, third, other);
-        add_sums(third);
-        store_sums(third);
-      }
-      go_on(acc, task.leaf_end(kLast));
-      begin(other);
-      go_on(other, task.leaf_end(kLast + 1));
-      begin(third);
-      ptx::pin(acc);
-      ptx::pin(other);
-      add_sets(acc, acc, other);
-      go_on(third, task.leaf_end(kLast + 2));
-      begin(other);
-      go_on(other, task.leaf_end(kLast + 3));
-      reader.drain();
-      ptx::pin(third);
-      ptx::pin(other);
-      add_sets(third, third, other);
-      add_sets(third, acc, third);
-      if constexpr (T::kSums) add_sums(third);
+      multiply_tree<T::kLeaves>(
+          acc, other, third, sums, begin, [&](float(&d)[T::kValues], int leaf) { go_on(d, task.leaf_end(leaf)); },
+          [&] { reader.drain(); });
     });
   } else {
     if constexpr (T::kFold)

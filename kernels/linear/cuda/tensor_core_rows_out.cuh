@@ -1,7 +1,9 @@
 // How a warp's accumulators become rows of y, for the schedules of many rows. A task has y or y_fp32, y_stride, y_columns,
-// outputs and wide_y (rows of y begin where wide stores may).
+// outputs, wide_y (rows of y begin where wide stores may), boxes (the copy engine may write y) and ragged (behind a tile's last
+// row lie other tiles' rows, which a box of sixteen would write over).
 #pragma once
 
+#include "kernels/activation/cuda/silu_mul.cuh"
 #include "kernels/device/cuda/ptx.cuh"
 #include "kernels/linear/cuda/tensor_core_layout.h"
 
@@ -91,6 +93,102 @@ __device__ void write_bf16(const Task& task, const float (&acc)[kSize], int row,
       if (m < row_end) write_piece(task, m, n, ptx::load_shared_words(box_piece<kBoxLine>(staging, line, piece)));
     }
   }
+}
+
+// Behind it the warp's boxes may be written again.
+__device__ inline void boxes_are_free() {
+  if (threadIdx.x % 32 == 0) ptx::wait_stores_read<0>();
+  __syncwarp();
+}
+
+struct Nothing {
+  __device__ void operator()() const {}
+};
+
+// As write_bf16 and write_fp32, by the copy engine, which goes on while the next tile is multiplied. kGroup boxes leave together;
+// the warp has room for kGroups groups, kSent of this tile went before. Whole boxes, except where y ends.
+template <bool kFp32, int kBoxLine, int kGroup, int kGroups, int kSent, int kFirst, int kCount, class Task, int kSize,
+          class Meanwhile = Nothing>
+__device__ void send_boxes(const Task& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int column,
+                           uint32_t staging, const Meanwhile& meanwhile = {}) {
+  constexpr int kOfBox = kBoxLine / (kFp32 ? 8 : 4), kBoxBytes = 16 * kBoxLine;  // values of a thread
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int group = 0; group < kCount / kOfBox / kGroup; ++group) {
+    const uint32_t place = staging + (kSent + group) % kGroups * (kGroup * kBoxBytes);
+    if (group) meanwhile();
+    if (kSent + group >= kGroups) {
+      if (lane == 0) ptx::wait_stores_read<kGroups - 1>();
+      __syncwarp();
+    }
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      const float* values = &acc[kFirst + (group * kGroup + i) * kOfBox];
+      if constexpr (kFp32) {
+        store_fp32_box<kBoxLine>(values, place + i * kBoxBytes);
+      } else {
+        store_bf16_box<kBoxLine>(values, place + i * kBoxBytes);
+      }
+    }
+    ptx::fence_async_shared();
+    __syncwarp();
+    if (lane == 0) {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        const int from = column + (group * kGroup + i) * kOfBox * 2;
+        if (from < task.y_columns) ptx::store_box(y_map, row, from, place + i * kBoxBytes);
+      }
+      ptx::commit_stores();  // also an empty group: whoever waits counts them
+    }
+  }
+}
+
+// Gate and up of a pair are eight columns apart, four values of a thread. What comes of them leaves as an accumulator of half as
+// many columns, in boxes of 32 bf16; column: of y.
+template <class Task, int kSize>
+__device__ void write_gated(const Task& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int row_end,
+                            int column, uint32_t staging) {
+  constexpr int kBoxLine = kLine / 2, kBoxBytes = 16 * kBoxLine, kBoxes = kSize / 32;
+  const int lane = threadIdx.x % 32;
+  const auto place = [&](int box, int line, int piece) { return box_piece<kBoxLine>(staging + box * kBoxBytes, line, piece); };
+#pragma unroll
+  for (int part = 0; part < kSize / 16; ++part) {  // 16 columns of y: four matrices of 8 x 8; two parts are a box
+    uint32_t words[4];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int from = part * 16 + half * 8;
+      float gate[4], up[4], y[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t pair = ptx::bf16_pair(acc[from + i], acc[from + i + 4]);
+        gate[i] = numerics::bits_float(pair << 16);
+        up[i] = numerics::bits_float(pair & 0xffff0000u);
+      }
+      silu_mul_values(gate, up, y);
+      words[half * 2] = ptx::bf16_pair(y[0], y[1]);
+      words[half * 2 + 1] = ptx::bf16_pair(y[2], y[3]);
+    }
+    ptx::store_matrices(place(part / 2, lane % 16, part % 2 * 2 + lane / 16), words);
+  }
+  if (task.boxes && (!task.ragged || row + 16 <= row_end)) {
+    ptx::fence_async_shared();
+    __syncwarp();
+    if (lane == 0) {
+#pragma unroll
+      for (int box = 0; box < kBoxes; ++box)
+        if (column + box * 32 < task.y_columns) ptx::store_box(y_map, row, column + box * 32, staging + box * kBoxBytes);
+      ptx::commit_stores();
+    }
+    return;
+  }
+  __syncwarp();
+#pragma unroll 1
+  for (int i = lane; i < kBoxes * 64; i += 32) {
+    const int box = i / 64, line = i / 4 % 16, piece = i % 4, m = row + line, n = column + box * 32 + piece * 8;
+    if (m >= row_end) continue;
+    write_piece(task, m, n, ptx::load_shared_words(place(box, line, piece)));
+  }
+  __syncwarp();
 }
 
 }  // namespace invar::cuda::tc
