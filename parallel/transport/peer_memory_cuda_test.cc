@@ -2,10 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <mutex>
-#include <thread>
 
 #include "kernels/device/device_array.h"
+#include "parallel/transport/gpu_ranks.h"
 #include "parallel/transport/peer_memory.h"
 
 namespace invar::parallel {
@@ -21,47 +20,23 @@ TEST(PeerMemoryOfCpus, IsRefused) {
   EXPECT_NE(opened.status().message().find("--exchange peer"), std::string_view::npos) << std::string(opened.status().message());
 }
 
-class PeerMemoryOf : public testing::TestWithParam<std::pair<int, int>> {  // ranks, GPUs
+class PeerMemoryOf : public RanksOnGpus {
  protected:
-  void SetUp() override {
-    const int there = Device::cuda_devices();
-    if (there < GetParam().second) GTEST_SKIP() << GetParam().second << " GPUs wanted, " << there << " there";
-    auto device = Device::open({.backend = Backend::kCuda});
-    if (!device.ok()) GTEST_SKIP() << std::string(device.status().message());
-  }
-  // Rank r is a thread on GPU r mod GPUs.
   void with_ranks(const std::function<void(const Device&, Transport&, PeerMemory&)>& body) {
     const auto [ranks, gpus] = GetParam();
-    auto transports = start_threads(ranks);
     std::vector<int> members;
     for (int r = 0; r < ranks; ++r) members.push_back(r);
-    std::vector<std::thread> threads;
-    for (int rank = 0; rank < ranks; ++rank)
-      threads.emplace_back([&, rank, gpus = gpus] {
-        std::string wrong;
-        try {
-          auto device = Device::open({.backend = Backend::kCuda, .cuda_device = rank % gpus});
-          if (!device.ok()) throw std::runtime_error(std::string(device.status().message()));
-          auto peer = PeerMemory::open(*transports[rank], **device, members, kSizes);
-          if (!peer.ok()) throw std::runtime_error(std::string(peer.status().message()));
-          EXPECT_EQ((*peer)->recordable(), gpus == static_cast<int>(members.size()));
-          body(**device, *transports[rank], **peer);
-        } catch (const std::exception& e) {
-          wrong = e.what();
-          transports[rank]->abort(1);
-        }
-        static std::mutex mutex;
-        const std::lock_guard lock(mutex);
-        EXPECT_EQ(wrong, "") << "rank " << rank;
-      });
-    for (std::thread& t : threads) t.join();
+    with_gpu_ranks(ranks, gpus, {}, [&, gpus = gpus](const Device& device, Transport& transport) {
+      auto peer = PeerMemory::open(transport, device, members, kSizes);
+      if (!peer.ok()) throw std::runtime_error(std::string(peer.status().message()));
+      EXPECT_EQ((*peer)->recordable(), gpus == static_cast<int>(members.size()));
+      body(device, transport, **peer);
+    });
   }
 };
 INSTANTIATE_TEST_SUITE_P(RanksOnGpus, PeerMemoryOf,
                          testing::Values(std::pair(2, 1), std::pair(3, 1), std::pair(8, 1), std::pair(2, 2), std::pair(4, 4)),
-                         [](const auto& info) {
-                           return std::to_string(info.param.first) + "_on_" + std::to_string(info.param.second);
-                         });
+                         ranks_on_gpus);
 
 Bf16 value_of(int64_t id, int64_t k) { return {static_cast<uint16_t>(numerics::mix64(static_cast<uint64_t>(id * 100003 + k)))}; }
 

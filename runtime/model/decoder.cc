@@ -295,8 +295,17 @@ parallel::RowReduction Decoder::reduction_of(const RowShard& shard, int64_t n, c
           .y = output_.as<Bf16>()};
 }
 
-void Decoder::multiply_row(RowLinear linear, const BlockEnd& end, parallel::RowReduction* reduction) {
-  linear.partials = partials_.as<float>();
+void Decoder::multiply_row(const RowShard& shard, const PackedWeights& weights, const Bf16* x, const BlockEnd& end,
+                           parallel::RowReduction* reduction) {
+  RowLinear linear{.rows = reduction->rows,
+                   .x = x,
+                   .x_stride = shard.k.size(),
+                   .weights = &weights,
+                   .segments = shard.segments,
+                   .first = shard.first,
+                   .last = shard.last,
+                   .nodes = shard.nodes,
+                   .partials = partials_.as<float>()};
   reduction->finished = row_finishes(device_, linear);
   if (reduction->finished) {
     linear.y = output_.as<Bf16>();
@@ -370,15 +379,7 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
                         .y = y,
                         .y_stride = q_width});
     if (trace_) trace_->record(ATTENTION, layer, y, q_width, shard_.o.k.begin, q_width);
-    multiply_row({.rows = n,
-                  .x = y,
-                  .x_stride = q_width,
-                  .weights = &w.o,
-                  .segments = shard_.o.segments,
-                  .first = shard_.o.first,
-                  .last = shard_.o.last,
-                  .nodes = shard_.o.nodes},
-                 end, &reduction);
+    multiply_row(shard_.o, w.o, y, end, &reduction);
   }
   reduce_and_add(reduction, end);
 }
@@ -397,15 +398,7 @@ void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const
                            .y = y,
                            .y_stride = width});
     if (trace_) trace_->record(MLP_ACTIVATION, layer, y, width, shard_.down.k.begin, width);
-    multiply_row({.rows = n,
-                  .x = y,
-                  .x_stride = width,
-                  .weights = &w.down,
-                  .segments = shard_.down.segments,
-                  .first = shard_.down.first,
-                  .last = shard_.down.last,
-                  .nodes = shard_.down.nodes},
-                 end, &reduction);
+    multiply_row(shard_.down, w.down, y, end, &reduction);
   }
   reduce_and_add(reduction, end);
 }

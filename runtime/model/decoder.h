@@ -95,7 +95,9 @@ class Decoder {
   // A block's last product: what it adds up, with room for the partial sums; the product itself, into those, or where that is one
   // pass the whole result into output_, or the partial sums to where all ranks add them; and what follows.
   parallel::RowReduction reduction_of(const RowShard& shard, int64_t rows, const DeviceArray<Bf16>& bias);
-  void multiply_row(RowLinear linear, const BlockEnd& end, parallel::RowReduction* reduction);
+  // x: [rows of the reduction][the shard's k].
+  void multiply_row(const RowShard& shard, const PackedWeights& weights, const Bf16* x, const BlockEnd& end,
+                    parallel::RowReduction* reduction);
   void reduce_and_add(const parallel::RowReduction& reduction, const BlockEnd& end);
 
   const Device& device_;
