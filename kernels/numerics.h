@@ -28,19 +28,18 @@ enum class Profile : uint8_t { kPortable = 0, kTc = 1 };  // fp32 fma chains | H
 inline constexpr int kTensorCoreGroup = 16;            // products added at once with the accumulator in kTc
 inline constexpr int kTensorCoreFractionBits = 25;     // bits kept below the largest exponent of a group ...
 inline constexpr int kTensorCoreLeastExponent = -133;  // ... which counts as at least this
-inline constexpr int kColumnLeafPortable = 256;        // leaf of a column-parallel linear, in k
-inline constexpr int kColumnLeafTc = 2048;
-inline constexpr int kRowLeafPortable = 256;  // leaf inside a segment of a row-parallel linear; kTc: the whole segment
-inline constexpr int kSegments = 8;           // segments of a row-parallel linear = most tensor-parallel ranks
-inline constexpr int kSumLanes = 1024;        // virtual lanes of a row sum
-inline constexpr int kAttentionBlock = 64;    // keys per online-softmax block
-inline constexpr int kAttentionSplit = 512;   // keys per split; splits merge in ascending order
-inline constexpr int kAttentionSumLanes = 8;  // lanes of the softmax denominator, by key mod 8
-inline constexpr int kMassBits = 40;          // fixed-point bits of a softmax mass over the vocabulary
-inline constexpr int kTopPBits = 32;          // fixed-point bits of top_p
+inline constexpr int kColumnLeafPortable = 256;        // leaf of a column-parallel linear, in k; kTc: all of K
+inline constexpr int kRowLeafPortable = 256;           // leaf inside a segment of a row-parallel linear; kTc: the whole segment
+inline constexpr int kSegments = 8;                    // segments of a row-parallel linear = most tensor-parallel ranks
+inline constexpr int kSumLanes = 1024;                 // virtual lanes of a row sum
+inline constexpr int kAttentionBlock = 64;             // keys per online-softmax block
+inline constexpr int kAttentionSplit = 512;            // keys per split; splits merge in ascending order
+inline constexpr int kAttentionSumLanes = 8;           // portable: lanes of the softmax denominator, by key mod 8
+inline constexpr int kMassBits = 40;                   // fixed-point bits of a softmax mass over the vocabulary
+inline constexpr int kTopPBits = 32;                   // fixed-point bits of top_p
 
-INVAR_HD int column_leaf(Profile p) { return p == Profile::kTc ? kColumnLeafTc : kColumnLeafPortable; }
-// 0 = a segment is one leaf.
+// 0: K, or a segment, is one leaf.
+INVAR_HD int column_leaf(Profile p) { return p == Profile::kTc ? 0 : kColumnLeafPortable; }
 INVAR_HD int row_leaf(Profile p) { return p == Profile::kTc ? 0 : kRowLeafPortable; }
 
 // ---------------------------------------------------------------- formats

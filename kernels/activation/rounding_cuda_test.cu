@@ -11,9 +11,9 @@ namespace {
 
 using RoundingCuda = CudaTest;
 
-enum Question { kNarrow, kReciprocal, kExp2, kControl, kQuestions };
+enum Question { kNarrow, kReciprocal, kExp2, kProduct, kMean, kControl, kQuestions };
 
-// differ[q]: of the 2^32 floats, how many give other bits by the instruction; example[q]: one of them.
+// differ[q]: of the 2^32 floats (kProduct: pairs of bf16), how many give other bits by the instruction; example[q]: one of them.
 __global__ void compare(unsigned long long* differ, uint32_t* example) {
   for (uint64_t u = uint64_t{blockIdx.x} * blockDim.x + threadIdx.x; u < uint64_t{1} << 32;
        u += uint64_t{gridDim.x} * blockDim.x) {
@@ -21,9 +21,15 @@ __global__ void compare(unsigned long long* differ, uint32_t* example) {
     const float x = numerics::bits_float(bits);
     const uint32_t want = numerics::bf(x).bits;
     const float reciprocal = __frcp_rn(x), quotient = numerics::div(1.0f, x);
+    const numerics::Bf16 a{static_cast<uint16_t>(bits >> 16)}, b{static_cast<uint16_t>(bits)};
+    const uint32_t product = numerics::bf(numerics::mul(numerics::widen(a), numerics::widen(b))).bits;
     const bool wrong[kQuestions] = {
-        narrow_pair(x, x) != (want | want << 16), numerics::canonical_bits(reciprocal) != numerics::canonical_bits(quotient),
-        x == x && numerics::float_bits(exp2_selected(x)) != numerics::float_bits(numerics::exp2(x)), (bits >> 16) != want};
+        narrow_pair(x, x) != (want | want << 16),
+        numerics::canonical_bits(reciprocal) != numerics::canonical_bits(quotient),
+        x == x && numerics::float_bits(exp2_selected(x)) != numerics::float_bits(numerics::exp2(x)),
+        multiply_pair(bits, bits >> 16 | bits << 16) != (product | product << 16),
+        numerics::canonical_bits(numerics::mul(x, 0x1p-7f)) != numerics::canonical_bits(numerics::div(x, 0x1p7f)),
+        (bits >> 16) != want};
     for (int q = 0; q < kQuestions; ++q) {
       if (!wrong[q]) continue;
       atomicAdd(differ + q, 1ull);
@@ -41,6 +47,8 @@ TEST_F(RoundingCuda, AreThoseOfTheContractForAllFloats) {
   EXPECT_EQ(count[kNarrow], 0u) << "for example " << std::hex << bits[kNarrow];
   EXPECT_EQ(count[kReciprocal], 0u) << "for example " << std::hex << bits[kReciprocal];
   EXPECT_EQ(count[kExp2], 0u) << "for example " << std::hex << bits[kExp2];
+  EXPECT_EQ(count[kProduct], 0u) << "for example " << std::hex << bits[kProduct];
+  EXPECT_EQ(count[kMean], 0u) << "for example " << std::hex << bits[kMean];
   EXPECT_GT(count[kControl], 1u << 30) << "truncation must be told from rounding";
 }
 

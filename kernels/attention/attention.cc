@@ -78,11 +78,8 @@ std::vector<Tile> cut_into_tiles(const Attention& p) {
 // The state of each vector of a tile after some splits.
 struct States {
   explicit States(int64_t vectors, int64_t o_stride)
-      : reference(vectors),
-        l(vectors),
-        lanes(vectors * kSumLanes),
-        o(std::make_unique_for_overwrite<float[]>(vectors * o_stride)) {}
-  std::vector<float> reference, l, lanes;
+      : reference(vectors), l(vectors), o(std::make_unique_for_overwrite<float[]>(vectors * o_stride)) {}
+  std::vector<float> reference, l;
   std::unique_ptr<float[]> o;
 };
 
@@ -124,10 +121,9 @@ class TileRun {
     work_.begin = range.data();
     work_.end = range.data() + vectors_;
     work_.reference = states.reference.data();
-    work_.l = states.lanes.data();
+    work_.l = states.l.data();
     work_.o = states.o.get();
     schedule_(work_);
-    for (int64_t i = 0; i < vectors_; ++i) states.l[i] = lane_tree(&states.lanes[i * kSumLanes]);
   }
 
   bool sees(int64_t vector, int64_t split) const {

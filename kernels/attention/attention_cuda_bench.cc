@@ -1,7 +1,7 @@
 // How near the GPU's attention comes to the machine: decode against the rate of a plain copy, prefill in TFLOP/s. As in a model,
 // a call is one of a recorded row of dependent launches, and where keys and values are few, each has its own, that no cache
-// holds. Usage: kernels_attention_cuda_bench [tc|portable] [part of a case's name] One line a case: name | sequences context rows
-// query_heads kv_heads head_dim | microseconds | ...; rival.py reads it.
+// holds. Usage: kernels_attention_cuda_bench [tc|portable] [part of a case's name]... One line a case: name | sequences context
+// rows query_heads kv_heads head_dim | microseconds | ...; rival.py reads it.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -172,7 +172,10 @@ int main(int argc, char** argv) {
       {"chunk 16 at 32768, 32/8 hd128", 1, 32768, 16, 32, 8, 128, 16},
   };
   for (const Case& c : cases) {
-    if (argc > 2 && std::string_view(c.what).find(argv[2]) == std::string_view::npos) continue;
+    const bool asked = argc < 3 || std::any_of(argv + 2, argv + argc, [&](const char* part) {
+                         return std::string_view(c.what).find(part) != std::string_view::npos;
+                       });
+    if (!asked) continue;
     run_case(**device, c, copy);
   }
 }

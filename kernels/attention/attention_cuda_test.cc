@@ -117,6 +117,47 @@ TEST_P(AttentionCuda, HostileValuesAgainstTheScalarReference) {
   }
 }
 
+// The last bits of a denominator show where an output lies beside the border of two bf16: in one of some tens of thousands. Sharp
+// rows, because a sum of weights of nearly one size is exact.
+TEST_P(AttentionCuda, TheLastBitsOfDenominators) {
+  for (const int64_t head_dim : {32, 64, 128}) {
+    World world({.query_heads = 48, .kv_heads = 4, .head_dim = head_dim, .page_size = 16}, std::vector<int64_t>(24, 150));
+    std::vector<Token> prefill, decode;
+    for (int32_t s = 0; s < 24; ++s) {
+      for (Bf16& q : world.q(s)) q = bf(widen(q) * 4.0f);
+      decode.push_back({s, 149 - s * 3});
+    }
+    for (int32_t i = 60; i < 150; ++i) prefill.push_back({0, i});
+    expect_equal(world, prefill, "prefill, head_dim " + std::to_string(head_dim));
+    expect_equal(world, decode, "decode, head_dim " + std::to_string(head_dim));
+  }
+}
+
+// A few large weights, and hundreds so small beside them that a chain of tensor-core steps cuts each to nothing, where lanes of
+// their own add them up; and the control: what the other profile makes of the same scores.
+TEST_P(AttentionCuda, SmallWeightsInTheDenominator) {
+  const Device other({.profile = GetParam() == Profile::kTc ? Profile::kPortable : Profile::kTc, .threads = 16});
+  for (const int64_t head_dim : {32, 64, 128}) {
+    World world({.query_heads = 32, .kv_heads = 32, .head_dim = head_dim, .page_size = 16}, {512});
+    const float c = world.scale() * numerics::kLog2e;
+    world.level_queries(0);
+    for (int32_t j = 0; j < 512; ++j)
+      for (int64_t head = 0; head < 32; ++head)
+        world.set_score({0, j}, head, (j < 2 ? -0.1f * static_cast<float>((j * 5 + head) % 8) : -25.3f) / c);
+    std::vector<Token> rows;
+    for (int32_t i = 480; i < 512; ++i) rows.push_back({0, i});
+    expect_equal(world, {{0, 511}}, "decode, head_dim " + std::to_string(head_dim));
+    expect_equal(world, rows, "prefill, head_dim " + std::to_string(head_dim));
+    if (head_dim < 128) continue;  // too few outputs for one to lie beside a border
+    const Outputs got = on_gpu(world, rows);
+    world.allocate(other, 3);
+    world.write(other, world.all_tokens());
+    Outputs different;
+    world.run(rows, schedule(other), different);
+    EXPECT_NE(difference(different, got, head_dim), "") << "head_dim " << head_dim;
+  }
+}
+
 // Every position of a prompt at once: each row's last key somewhere else in its block.
 TEST_P(AttentionCuda, WholePrompts) {
   for (const Shape& shape : {Shape{.query_heads = 3, .kv_heads = 1, .head_dim = 48, .page_size = 16},

@@ -10,7 +10,7 @@ namespace invar::attention_order {
 
 inline constexpr int kBlock = numerics::kAttentionBlock;
 inline constexpr int kSplit = numerics::kAttentionSplit;
-inline constexpr int kSumLanes = numerics::kAttentionSumLanes;
+inline constexpr int kSumLanes = numerics::kAttentionSumLanes;  // portable; tc has a chain instead
 
 struct KeyRange {
   int64_t begin = 0;
@@ -39,7 +39,7 @@ INVAR_HD float moved_reference(float largest, float c, float reference) {
 // Factor of a state with reference `from` seen from reference `to` >= from; exactly 1 when they are equal.
 INVAR_HD float rescale(float from, float to) { return numerics::attention_rescale(from, to); }
 
-// tree over the lanes of the denominator.
+// portable: tree over the lanes of the denominator.
 INVAR_HD float lane_tree(const float* l) {
   using numerics::add;
   return add(add(add(l[0], l[1]), add(l[2], l[3])), add(add(l[4], l[5]), add(l[6], l[7])));

@@ -26,6 +26,7 @@ std::vector<Isa> isas() {
 Device device_of(Profile profile, Isa isa) { return Device({.profile = profile, .isa = isa}); }
 
 struct Order {
+  Profile profile = Profile::kPortable;
   int64_t split = 512;       // keys a split
   int64_t origin = 0;        // key at which blocks and splits are counted from
   bool descending = false;   // the value chain inside a block
@@ -35,7 +36,8 @@ struct Order {
   bool least = true;         // weights below the range of t are +0
   bool most = true;          // weights above it are 2
   bool exact = false;        // weights are 2^x rounded once
-  bool rounded_sum = true;   // the denominator adds weights rounded to bf16, as the value chain does
+  bool rounded_sum = true;   // the denominator adds weights rounded to bf16, as the value chain does (portable)
+  bool other_sum = false;    // the denominator of the other profile: tc eight lanes, portable a chain of tensor-core steps
 };
 
 // (t - 2) * 128 = n + f, with the exponent n and the fraction f of the weight, by arithmetic instead of bits.
@@ -86,6 +88,32 @@ class Writer {
   int64_t next_border(int64_t at, int64_t step) const {
     return at < order_.origin ? order_.origin : at + step - (at - order_.origin) % step;
   }
+  // Products a_j b_j of keys [key, end), a chain that goes on from acc. tc: sixteen at a time, by their places in the sequence.
+  template <class A, class B>
+  float chain(bool steps, float acc, int64_t key, int64_t end, const A& a, const B& b) const {
+    if (!steps) {
+      for (int64_t i = key; i < end; ++i) {
+        const int64_t j = order_.descending ? key + end - 1 - i : i;
+        acc = std::fmaf(widen(a(j)), widen(b(j)), acc);
+      }
+      return acc;
+    }
+    const int64_t first = key / 16, last = (end - 1) / 16;
+    for (int64_t i = first; i <= last; ++i) {
+      const int64_t group = order_.descending ? first + last - i : i;
+      Bf16 x[16] = {}, y[16] = {};
+      for (int64_t j = std::max(key, group * 16); j < std::min(end, group * 16 + 16); ++j) x[j % 16] = a(j), y[j % 16] = b(j);
+      acc = numerics::tensor_core_step(acc, x, y, 16);
+    }
+    return acc;
+  }
+  float score(const Bf16* q, const Bf16* k) const {
+    float dot = 0;
+    for (int64_t d = 0; d < hd_ && order_.profile == Profile::kPortable; ++d) dot = std::fmaf(widen(q[d]), widen(k[d]), dot);
+    for (int64_t d = 0; d < hd_ && order_.profile == Profile::kTc; d += 16)
+      dot = numerics::tensor_core_step(dot, q + d, k + d, static_cast<int>(std::min<int64_t>(16, hd_ - d)));
+    return dot;
+  }
   float offset(float reference) const { return std::fmaf(reference, -1.0f / 128, 2 + 255.0f / 256); }
   static float factor(float from, float to) {
     const float d = from - to;
@@ -97,17 +125,15 @@ class Writer {
     const int64_t kv = head * world_.shape().kv_heads / world_.shape().query_heads;
     Written w;
     w.o.assign(hd_, 0.0f);
-    std::vector<float> l(8, 0.0f);
+    const bool steps = order_.profile == Profile::kTc, sum_steps = steps != order_.other_sum;
+    std::vector<float> l(8, 0.0f);  // of a chain: the first
     while (key < split_end) {
       const int64_t end = std::min(split_end, next_border(key, 64));
       std::vector<float> s;
       float largest = -kInfinity;
       for (int64_t j = key; j < end; ++j) {
-        float dot = 0;
-        for (int64_t d = 0; d < hd_; ++d)
-          dot = std::fmaf(widen(world_.query(token, head)[d]), widen(world_.key(key_of(token, j), kv)[d]), dot);
-        s.push_back(dot);
-        if (dot > largest) largest = dot;
+        s.push_back(score(world_.query(token, head), world_.key(key_of(token, j), kv)));
+        if (s.back() > largest) largest = s.back();
       }
       if (order_.every_block || std::fmaf(largest, step_, offset(w.reference)) >= 3) {
         const float x = largest * c_;
@@ -120,16 +146,16 @@ class Writer {
       }
       for (int64_t j = key; j < end; ++j) {
         const float p = weight(std::fmaf(s[j - key], step_, offset(w.reference)), order_);
-        l[j % 8] += order_.rounded_sum ? widen(bf(p)) : p;
+        if (!sum_steps) l[j % 8] += order_.rounded_sum ? widen(bf(p)) : p;
         s[j - key] = widen(bf(p));
       }
-      for (int64_t i = key; i < end; ++i) {
-        const int64_t j = order_.descending ? key + end - 1 - i : i;
-        for (int64_t d = 0; d < hd_; ++d) w.o[d] = std::fmaf(s[j - key], widen(world_.value(key_of(token, j), kv)[d]), w.o[d]);
-      }
+      const auto weights = [&](int64_t j) { return bf(s[j - key]); };
+      if (sum_steps) l[0] = chain(true, l[0], key, end, weights, [](int64_t) { return bf(1.0f); });
+      for (int64_t d = 0; d < hd_; ++d)
+        w.o[d] = chain(steps, w.o[d], key, end, weights, [&](int64_t j) { return world_.value(key_of(token, j), kv)[d]; });
       key = end;
     }
-    w.sum = ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
+    w.sum = sum_steps ? l[0] : ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7]));
     return w;
   }
 
@@ -160,55 +186,106 @@ std::vector<Token> every_61st(int32_t sequence, int32_t length) {
   return rows;
 }
 
-TEST(AttentionOrder, OtherOrdersGiveOtherBits) {
+class AttentionOrderOf : public testing::TestWithParam<Profile> {};
+INSTANTIATE_TEST_SUITE_P(Profiles, AttentionOrderOf, testing::Values(Profile::kPortable, Profile::kTc),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+TEST_P(AttentionOrderOf, OtherOrdersGiveOtherBits) {
+  const Profile profile = GetParam();
   World world({.query_heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = 16}, {1100});
   world.cancel();
-  const Device device = device_of(Profile::kPortable, detect_isa());
+  const Device device = device_of(profile, detect_isa());
   world.allocate(device, 7);
   world.write(device, world.all_tokens());
   const std::vector<Token> rows = every_61st(0, 1100);
   Outputs got, by_count;
   world.run(rows, schedule(device), got);
-  EXPECT_EQ(difference(written_out(world, rows), got, 64), "");
+  EXPECT_EQ(difference(written_out(world, rows, {.profile = profile}), got, 64), "");
   // Control arms: a fixed count of splits over the length, borders counted from where a chunk began, keys of a block taken
   // backwards, references that are no whole numbers, weights that are better, a denominator of weights that were not rounded.
-  for (const Token& t : rows) by_count.merge(written_out(world, {t}, {.split = (t.position + 1 + 3) / 4}));
+  for (const Token& t : rows) by_count.merge(written_out(world, {t}, {.profile = profile, .split = (t.position + 1 + 3) / 4}));
   EXPECT_NE(difference(by_count, got, 64), "");
-  EXPECT_NE(difference(written_out(world, rows, {.origin = 17}), got, 64), "");
-  EXPECT_NE(difference(written_out(world, rows, {.descending = true}), got, 64), "");
-  EXPECT_NE(difference(written_out(world, rows, {.whole = false}), got, 64), "");
-  EXPECT_NE(difference(written_out(world, rows, {.exact = true}), got, 64), "");
-  EXPECT_NE(difference(written_out(world, rows, {.rounded_sum = false}), got, 64), "");
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .origin = 17}), got, 64), "");
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .descending = true}), got, 64), "");
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .whole = false}), got, 64), "");
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .exact = true}), got, 64), "");
+  if (profile == Profile::kPortable) {  // in tc they are operands of a tensor-core step
+    EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .rounded_sum = false}), got, 64), "");
+  }
   // Whole references: where they lie reaches no bit, as long as no weight leaves its range ...
-  EXPECT_EQ(difference(written_out(world, rows, {.headroom = 0}), got, 64), "");
-  EXPECT_EQ(difference(written_out(world, rows, {.headroom = 40}), got, 64), "");
-  EXPECT_EQ(difference(written_out(world, rows, {.every_block = true}), got, 64), "");
+  EXPECT_EQ(difference(written_out(world, rows, {.profile = profile, .headroom = 0}), got, 64), "");
+  EXPECT_EQ(difference(written_out(world, rows, {.profile = profile, .headroom = 40}), got, 64), "");
+  EXPECT_EQ(difference(written_out(world, rows, {.profile = profile, .every_block = true}), got, 64), "");
 }
 
 // ... and does where one does.
-TEST(AttentionOrder, WeightsOutsideTheirRangeShowWhereTheReferenceLies) {
+TEST_P(AttentionOrderOf, WeightsOutsideTheirRangeShowWhereTheReferenceLies) {
+  const Profile profile = GetParam();
   World world({.query_heads = 1, .kv_heads = 1, .head_dim = 32, .page_size = 16}, {700, 700, 700, 700}, Values::kWanderingScores);
   std::vector<Token> rows;
   for (int32_t s = 0; s < 4; ++s)
     for (const Token& t : every_61st(s, 700)) rows.push_back(t);
-  Outputs want = written_out(world, rows);
+  Outputs want = written_out(world, rows, {.profile = profile});
   for (const Isa isa : isas()) {
-    const Device device = device_of(Profile::kPortable, isa);
+    const Device device = device_of(profile, isa);
     world.allocate(device, 7);
     world.write(device, world.all_tokens());
     Outputs got;
     world.run(rows, schedule(device), got);
     EXPECT_EQ(difference(want, got, 32), "") << name(isa);
   }
-  EXPECT_NE(difference(written_out(world, rows, {.headroom = 0}), want, 32), "");
-  EXPECT_NE(difference(written_out(world, rows, {.every_block = true}), want, 32), "");
-  EXPECT_NE(difference(written_out(world, rows, {.least = false}), want, 32), "");
-  EXPECT_NE(difference(written_out(world, rows, {.most = false}), want, 32), "");
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .headroom = 0}), want, 32), "");
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .every_block = true}), want, 32), "");
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .least = false}), want, 32), "");
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .most = false}), want, 32), "");
   std::erase_if(want, [](const auto& entry) { return !all_finite(entry.second); });
   EXPECT_GT(want.size(), rows.size() / 2);
 }
 
-// Rows of a sequence under the reference and every schedule, in both profiles; the portable reference's are given back.
+// A few large weights, and hundreds so small beside them that a chain of tensor-core steps cuts each to nothing, where lanes of
+// their own add them up.
+TEST_P(AttentionOrderOf, TheDenominatorIsNotThatOfTheOtherProfile) {
+  const Profile profile = GetParam();
+  World world({.query_heads = 32, .kv_heads = 32, .head_dim = 128, .page_size = 16}, {512});
+  const float c = world.scale() * numerics::kLog2e;
+  world.level_queries(0);
+  for (int32_t j = 0; j < 512; ++j)
+    for (int64_t head = 0; head < 32; ++head)
+      world.set_score({0, j}, head, (j < 2 ? -0.1f * static_cast<float>((j * 5 + head) % 8) : -25.3f) / c);
+  const std::vector<Token> rows = {{0, 500}, {0, 511}};
+  const Outputs want = written_out(world, rows, {.profile = profile});
+  for (const Isa isa : isas()) {
+    const Device device = device_of(profile, isa);
+    world.allocate(device, 7);
+    world.write(device, world.all_tokens());
+    Outputs got;
+    world.run(rows, schedule(device), got);
+    EXPECT_EQ(difference(want, got, 128), "") << name(isa);
+  }
+  EXPECT_NE(difference(written_out(world, rows, {.profile = profile, .other_sum = true}), want, 128), "");
+}
+
+// The last bits of a denominator show where an output lies beside the border of two bf16: in one of some tens of thousands.
+TEST(AttentionOrder, TheLastBitsOfATensorCoreDenominator) {
+  World world({.query_heads = 64, .kv_heads = 1, .head_dim = 128, .page_size = 16}, {150});
+  for (Bf16& q : world.q(0)) q = bf(widen(q) * 4.0f);  // weights of many sizes: sums of others are exact
+  std::vector<Token> rows;
+  for (int32_t position = 64; position < 150; position += 2) rows.push_back({0, position});
+  const Outputs want = written_out(world, rows, {.profile = Profile::kTc});
+  for (const Isa isa : isas()) {
+    if (isa == Isa::kScalar) continue;
+    const Device device = device_of(Profile::kTc, isa);
+    world.allocate(device, 7);
+    world.write(device, world.all_tokens());
+    Outputs got;
+    world.run(rows, schedule(device), got);
+    EXPECT_EQ(difference(want, got, 128), "") << name(isa);
+  }
+  EXPECT_NE(difference(written_out(world, rows, {.profile = Profile::kTc, .other_sum = true}), want, 128), "");
+}
+
+// Rows of a sequence under the reference and every schedule, in both profiles; the portable reference's are given back. Scores
+// and values are such that both profiles give the same.
 Outputs agreed(World& world, const std::vector<Token>& rows, const std::string& what) {
   Outputs portable;
   for (const Profile profile : {Profile::kTc, Profile::kPortable}) {

@@ -6,10 +6,23 @@
 namespace invar::attention_schedule {
 namespace {
 
+// The denominator's lanes, by key mod 8.
+template <class L>
+struct LaneSums {
+  static constexpr int kCount = numerics::kAttentionSumLanes;
+  decltype(L::load_sums(nullptr)) lanes;
+
+  explicit LaneSums(const float* l) : lanes(L::load_sums(l)) {}
+  void add(typename L::V p) { lanes = L::add_sums(lanes, p); }
+  void store(float* l) const { L::store_sums(l, lanes); }
+  static float total(const float* l) { return ((l[0] + l[1]) + (l[2] + l[3])) + ((l[4] + l[5]) + (l[6] + l[7])); }
+};
+
 // A score and a value are the same outer product: a(k, r) times pairs of bf16 rows. L: lanes, see split_avx2.cc.
 template <class L>
 struct Fp32Chains {
   using V = typename L::V;
+  using Sums = LaneSums<L>;
 
   explicit Fp32Chains(const SplitTile&) {}
 
@@ -21,7 +34,7 @@ struct Fp32Chains {
   // Rows that see different keys: what is common runs together, the rest row by row, each row in ascending order. Masked keys
   // are left out rather than multiplied by zero, so that not even a NaN in a key nobody may see yet can reach a row.
   template <int R>
-  void values(const SplitTile& t, const float* p, int block, const BlockRanges<R>& ranges, float* o) const {
+  void values(const SplitTile& t, const float* p, int block, const BlockRanges<R>& ranges, float*, float* o) const {
     const Bf16* const* v = t.values + block / 16;
     int common_begin = 0, common_end = kBlock;
     for (int r = 0; r < R; ++r) {

@@ -1,4 +1,6 @@
 // The attention order in scalar code, one row and head at a time: what every schedule must reproduce (README.md).
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <vector>
 
@@ -68,7 +70,7 @@ class Row {
   State split(int64_t first) const {
     State state;
     state.o.assign(p_.head_dim, 0.0f);
-    float lanes[kSumLanes] = {};
+    float lanes[kSumLanes] = {};  // portable
     for (int64_t block = first; block < first + kSplit; block += kBlock) {
       const int64_t begin = std::max(block, keys_.begin), end = std::min(block + kBlock, keys_.end);
       if (begin >= end) continue;
@@ -81,6 +83,7 @@ class Row {
         const float reference = moved_reference(largest, c_, state.reference);
         const float alpha = rescale(state.reference, reference);
         for (float& l : lanes) l = nm::mul(l, alpha);
+        state.l = nm::mul(state.l, alpha);
         for (float& o : state.o) o = nm::mul(o, alpha);
         state.reference = reference;
       }
@@ -91,9 +94,10 @@ class Row {
         lanes[j % kSumLanes] = nm::add(lanes[j % kSumLanes], nm::widen(p));
         weights[j - block] = p;
       }
+      if (profile_ == Profile::kTc) state.l = denominator_chain(state.l, weights);
       for (int64_t d = 0; d < p_.head_dim; ++d) state.o[d] = chain(state.o[d], weights, block, begin, end, d);
     }
-    state.l = lane_tree(lanes);
+    if (profile_ == Profile::kPortable) state.l = lane_tree(lanes);
     return state;
   }
 
@@ -110,6 +114,15 @@ class Row {
         v[j - group] = p_.pages->value(slot(j), kv_head_, d);
       acc = nm::tensor_core_step(acc, weights + (group - block), v, nm::kTensorCoreGroup);
     }
+    return acc;
+  }
+
+  // tc: the denominator goes on like a value column of ones. Masked keys have a weight of +0 here.
+  static float denominator_chain(float acc, const Bf16* weights) {
+    Bf16 ones[nm::kTensorCoreGroup];
+    std::fill(std::begin(ones), std::end(ones), nm::bf(1.0f));
+    for (int64_t group = 0; group < kBlock; group += nm::kTensorCoreGroup)
+      acc = nm::tensor_core_step(acc, weights + group, ones, nm::kTensorCoreGroup);
     return acc;
   }
 

@@ -32,7 +32,7 @@ struct SplitTile {
   uint32_t* lines = nullptr;  // tc: room for tensor_core_words(head_dim) words
   // Result. o is [vectors][o_stride], o_stride a multiple of kOutputStep and >= head_dim; what lies behind head_dim is garbage.
   float* reference = nullptr;  // [vectors]; -inf where the split is empty
-  float* l = nullptr;          // [vectors][8], the lanes of the denominator
+  float* l = nullptr;          // [vectors], the denominator
   float* o = nullptr;
   int64_t o_stride = 0;
 };

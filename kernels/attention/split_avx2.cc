@@ -57,10 +57,9 @@ struct Lanes : LanesAvx2 {
     const __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);
     return _mm256_castsi256_ps(_mm256_and_si256(r, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  // The eight lanes of the denominator.
+  // The eight lanes of the denominator in `portable`.
   static V load_sums(const float* l) { return load(l); }
   static void store_sums(float* l, V v) { store(l, v); }
-  static V scale_sums(V l, V alpha) { return mul(l, alpha); }
   static V add_sums(V l, V p) { return add(l, p); }
   // Sixteen weights, rounded before, as the shared operand of tensor-core steps: prepare_tensor_core_group's result.
   static void prepare_weights(const float* p, TensorCoreGroup* group) {

@@ -53,10 +53,9 @@ struct Lanes : LanesAvx512 {
     const __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
     return _mm512_castsi512_ps(_mm512_and_si512(r, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  // The eight lanes of the denominator: keys ascending, so the low half goes first.
+  // The eight lanes of the denominator in `portable`: keys ascending, so the low half goes first.
   static __m256 load_sums(const float* l) { return _mm256_loadu_ps(l); }
   static void store_sums(float* l, __m256 v) { _mm256_storeu_ps(l, v); }
-  static __m256 scale_sums(__m256 l, V alpha) { return _mm256_mul_ps(l, _mm512_castps512_ps256(alpha)); }
   static __m256 add_sums(__m256 l, V p) {
     return _mm256_add_ps(_mm256_add_ps(l, _mm512_castps512_ps256(p)), _mm512_extractf32x8_ps(p, 1));
   }

@@ -13,7 +13,6 @@ namespace {
 using numerics::Bf16;
 
 constexpr int kBlock = numerics::kAttentionBlock;
-constexpr int kSumLanes = numerics::kAttentionSumLanes;
 
 constexpr int least(int a, int b) { return a < b ? a : b; }
 constexpr int most(int a, int b) { return a < b ? b : a; }
@@ -32,9 +31,9 @@ inline float offset_of(float reference) { return __builtin_fmaf(reference, -nume
 
 // What an ordinary block does not need: a reference that moves, keys that are masked, weights at the ends of their range. Apart,
 // because inlined it takes registers from the short way.
-template <class L>
+template <class L, class M>
 __attribute__((noinline)) void settle_block(const float* scores, int begin, int end, float c, float step, float* reference,
-                                            float* lanes, float* o, int64_t o_count, typename L::V (&p)[kBlock / L::kWidth]) {
+                                            float* sums, float* o, int64_t o_count, typename L::V (&p)[kBlock / L::kWidth]) {
   using V = typename L::V;
   constexpr int kVectors = kBlock / L::kWidth;
   const bool whole = begin <= 0 && end >= kBlock;
@@ -51,8 +50,9 @@ __attribute__((noinline)) void settle_block(const float* scores, int begin, int 
   if (__builtin_fmaf(largest, step, offset_of(*reference)) >= numerics::kAttentionMost) {
     const float moved = ((largest * c + numerics::kRoundMagic) - numerics::kRoundMagic) + numerics::kAttentionHeadroom;
     const float to = moved > *reference ? moved : *reference;
-    const V alpha = L::splat(rescale(*reference, to));
-    L::store_sums(lanes, L::scale_sums(L::load_sums(lanes), alpha));
+    const float factor = rescale(*reference, to);
+    const V alpha = L::splat(factor);
+    for (int i = 0; i < M::Sums::kCount; ++i) sums[i] = sums[i] * factor;
     for (int64_t d = 0; d < o_count; d += L::kWidth) L::store(o + d, L::mul(L::load(o + d), alpha));
     *reference = to;
   }
@@ -63,35 +63,38 @@ __attribute__((noinline)) void settle_block(const float* scores, int begin, int 
   }
 }
 
-// One row of scores becomes weights p, rounded to bf16; the row's state moves on. Keys outside [begin, end) get p = 0.
+// One row of scores becomes weights p, rounded to bf16; the row's state moves on, but for what the matrix rule's
+// values() still does (the value chain; tc: the denominator too). Keys outside [begin, end) get p = 0.
 //
 // An ordinary block, seen whole and with every t in [2, 3) against the reference that is, moves nothing and needs no maximum.
-template <class L>
-inline void softmax_block(float* scores, int begin, int end, float c, float step, float* reference, float* lanes, float* o,
-                          int64_t o_count) {
+// Not inlined: the matrix rules around it lose registers, some 4 % of decode with AVX-512.
+template <class L, class M>
+__attribute__((noinline)) void softmax_block(float* scores, int begin, int end, float c, float step, float* reference,
+                                             float* sums, float* o, int64_t o_count) {
   using V = typename L::V;
   constexpr int kVectors = kBlock / L::kWidth;
   const V factor = L::splat(step), offset = L::splat(offset_of(*reference));
   V t[kVectors];
   for (int i = 0; i < kVectors; ++i) t[i] = L::fma(L::load(scores + i * L::kWidth), factor, offset);
-  auto sums = L::load_sums(lanes);
   if (__builtin_expect(begin <= 0 && end >= kBlock && L::all_inside(t), 1)) {
+    typename M::Sums row(sums);
     for (int i = 0; i < kVectors; ++i) {
       const V p = L::round_weight(L::weight_inside(t[i]));
-      sums = L::add_sums(sums, p);
+      row.add(p);
       L::store(scores + i * L::kWidth, p);
     }
+    row.store(sums);
   } else {
     V p[kVectors];
-    settle_block<L>(scores, begin, end, c, step, reference, lanes, o, o_count, p);
-    sums = L::load_sums(lanes);
+    settle_block<L, M>(scores, begin, end, c, step, reference, sums, o, o_count, p);
+    typename M::Sums row(sums);
     for (int i = 0; i < kVectors; ++i) {
       const V rounded = L::round_weight(p[i]);
-      sums = L::add_sums(sums, rounded);
+      row.add(rounded);
       L::store(scores + i * L::kWidth, rounded);
     }
+    row.store(sums);
   }
-  L::store_sums(lanes, sums);
 }
 
 // The keys of one block that each of R rows sees; empty where begin >= end.
@@ -109,18 +112,19 @@ struct BlockRanges {
 
 // R query vectors through the whole split. M holds the matrix rule:
 //   scores<R>(t, first, block, s)                  raw scores s[r * 64 + key of the block]
-//   values<R>(t, p, block, ranges, o)              o goes on with the block's value products; p as s, `ranges` says who sees what
+//   Sums                                           a row's denominator under way: kCount floats, and what softmax_block adds
+//   values<R>(t, p, block, ranges, sums, o)        o goes on with the block's value products; p as s, `ranges` says who sees what
 template <class L, class M, int R>
 void register_tile(const SplitTile& t, const M& matrix, int64_t first) {
+  using Sums = typename M::Sums;
   alignas(64) float scores[R * kBlock];
-  float* l = t.l + first * kSumLanes;
+  alignas(64) float sums[R * Sums::kCount] = {};
   float* o = t.o + first * t.o_stride;
   const int32_t* begin = t.begin + first;
   const int32_t* end = t.end + first;
   int lowest = numerics::kAttentionSplit, highest = 0;
   for (int r = 0; r < R; ++r) {
     t.reference[first + r] = -__builtin_inff();
-    for (int i = 0; i < kSumLanes; ++i) l[r * kSumLanes + i] = 0.0f;
     for (int64_t d = 0; d < t.o_stride; ++d) o[r * t.o_stride + d] = 0.0f;
     if (begin[r] >= end[r]) continue;
     lowest = least(lowest, begin[r]);
@@ -138,11 +142,12 @@ void register_tile(const SplitTile& t, const M& matrix, int64_t first) {
     matrix.template scores<R>(t, first, block, scores);
     for (int r = 0; r < R; ++r) {
       if (ranges.begin[r] >= ranges.end[r]) continue;
-      softmax_block<L>(scores + r * kBlock, ranges.begin[r], ranges.end[r], t.c, t.step, t.reference + first + r,
-                       l + r * kSumLanes, o + r * t.o_stride, t.o_stride);
+      softmax_block<L, M>(scores + r * kBlock, ranges.begin[r], ranges.end[r], t.c, t.step, t.reference + first + r,
+                          sums + r * Sums::kCount, o + r * t.o_stride, t.o_stride);
     }
-    matrix.template values<R>(t, scores, block, ranges, o);
+    matrix.template values<R>(t, scores, block, ranges, sums, o);
   }
+  for (int r = 0; r < R; ++r) t.l[first + r] = Sums::total(sums + r * Sums::kCount);
 }
 
 template <class L, class M>

@@ -7,6 +7,40 @@
 namespace invar::attention_schedule {
 namespace {
 
+// The denominator's chain belongs to values(), which has the weights as operands of tensor-core steps.
+struct ChainSum {
+  static constexpr int kCount = 1;
+  explicit ChainSum(const float*) {}
+  template <class V>
+  void add(V) const {}
+  void store(float*) const {}
+  static float total(const float* l) { return *l; }
+};
+
+// One tensor-core step of sixteen weights and ones. Weights and `acc` are >= +0 or NaN; the arithmetic is that of
+// tensor_core::step, with the sixteen products beside each other.
+inline float add_weights(float acc, const TensorCoreGroup& weights) {
+  using tensor_core::kFieldBit;
+  if (weights.zero) return acc;
+  uint32_t largest = __builtin_bit_cast(uint32_t, acc) & 0x7f800000u;
+  for (const uint32_t exponents : weights.exponents) {
+    const uint32_t field = exponents & 0x7f800000u;
+    largest = field > largest ? field : largest;
+  }
+  const uint32_t sum = largest + 127 * kFieldBit;
+  if (weights.wide || sum - tensor_core::kSmallestSum > tensor_core::kSumRange) [[unlikely]] {
+    constexpr uint32_t kOne = 0x3f80;
+    tensor_core::scalar_lanes(&acc, 1, weights, &kOne, 0, numerics::kTensorCoreGroup, false);
+    return acc;
+  }
+  const float up = __builtin_bit_cast(float, tensor_core::kScaleUp - sum);
+  auto terms = static_cast<uint32_t>(static_cast<int32_t>(acc * up));  // 17 below 2^26: no overflow
+  for (const float value : weights.value) terms += static_cast<uint32_t>(static_cast<int32_t>(value * up));
+  // Toward zero: with the first dropped bit cleared, rounding to nearest never rounds up.
+  terms &= ~(terms >> 24);
+  return static_cast<float>(static_cast<int32_t>(terms)) * __builtin_bit_cast(float, sum - tensor_core::kScaleDown);
+}
+
 // L: lanes (split_avx2.cc); W: words of the same width (linear/words.h). The emulation wants two outputs in a word, a page holds
 // two k in a word, so the split is turned once, for all its query vectors, into lines of kWidth words: output j in the low
 // halves, j + kWidth in the high ones.
@@ -15,6 +49,8 @@ namespace {
 template <class L, class W>
 class TensorCoreChains {
  public:
+  using Sums = ChainSum;
+
   explicit TensorCoreChains(const SplitTile& t) : head_dim_(t.head_dim) {
     int begin = kSplit, end = 0;
     for (int64_t i = 0; i < t.vectors; ++i) {
@@ -51,7 +87,7 @@ class TensorCoreChains {
   // All rows run all groups that one of them sees: a step of zero products gives back its accumulator, up to the sign of a zero,
   // which the end of a row removes. That holds for finite values only, so a block with others goes row by row.
   template <int R>
-  void values(const SplitTile& t, float* p, int block, const BlockRanges<R>& ranges, float* o) const {
+  void values(const SplitTile& t, float* p, int block, const BlockRanges<R>& ranges, float* sums, float* o) const {
     int begin = kBlock, end = 0;
     for (int r = 0; r < R; ++r) {
       if (ranges.begin[r] >= ranges.end[r]) {
@@ -63,7 +99,10 @@ class TensorCoreChains {
     }
     TensorCoreGroup weights[kBlock / kGroup][R];
     for (int group = begin / kGroup; group * kGroup < end; ++group)
-      for (int r = 0; r < R; ++r) L::prepare_weights(p + r * kBlock + group * kGroup, &weights[group][r]);
+      for (int r = 0; r < R; ++r) {
+        L::prepare_weights(p + r * kBlock + group * kGroup, &weights[group][r]);
+        sums[r] = add_weights(sums[r], weights[group][r]);
+      }
     if (nonfinite_[block / kBlock] && !ranges.whole()) {
       for (int r = 0; r < R; ++r) masked_row<R>(weights, r, block, ranges.begin[r], ranges.end[r], o + r * t.o_stride);
       return;

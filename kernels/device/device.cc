@@ -107,7 +107,7 @@ absl::StatusOr<std::unique_ptr<Device>> Device::open(const DeviceOptions& option
   auto device = std::make_unique<Device>(options);
   if (options.backend == Backend::kCpu) return device;
   if constexpr (kCudaBuilt) {
-    auto context = cuda::open(options.cuda_device, options.profile == Profile::kTc);
+    auto context = cuda::open(options.cuda_device);
     if (!context.ok()) return context.status();
     device->cuda_.reset(*context);
     device->options_.backend = Backend::kCuda;

@@ -1,7 +1,7 @@
 // The small operators on a GPU: microseconds a call inside a chain of dependent launches (a CUDA graph, replayed; median), GB/s,
 // and the share of a plain copy kernel that moves as many bytes in the same run. Many rows stream through memory; few rows stay
 // in L2, as they do in a decode step, and show the cost of a launch.
-// kernels_small_ops_cuda_bench
+// kernels_small_ops_cuda_bench [TEXT...]: all operators, or those whose names contain one of the texts
 #include <algorithm>
 #include <cstdio>
 #include <functional>
@@ -38,8 +38,15 @@ __global__ void __launch_bounds__(256) copy_pieces(const uint4* from, uint4* to,
     if (first + i * 256 < count) to[first + i * 256] = v[i];
 }
 
+// Values of a model's size: zeros and infinities take other paths through a division.
+__global__ void fill(Bf16* x, int64_t count) {
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += int64_t{gridDim.x} * blockDim.x)
+    x[i] = numerics::bf(static_cast<float>(static_cast<int32_t>(numerics::mix64(i))) * 0x1p-31f);
+}
+
 struct Bench {
   const Device& device;
+  std::vector<std::string> wanted;
   DeviceArray<Bf16> x, y, z, weight;
   DeviceArray<float> partials;
 
@@ -85,14 +92,16 @@ struct Bench {
     const int64_t pieces = std::max<int64_t>(bytes / 32, 1);
     const cuda::Launch shape{.grid = static_cast<unsigned>((pieces + 1023) / 1024), .block = 256, .dependent = true};
     return time_of([&] {
-      cuda::launch(device, shape, copy_pieces, reinterpret_cast<const uint4*>(x.data()), reinterpret_cast<uint4*>(z.data()),
+      cuda::launch(device, shape, copy_pieces, reinterpret_cast<const uint4*>(x.data()), reinterpret_cast<uint4*>(y.data()),
                    pieces);
     });
   }
-  void report(const char* what, int64_t rows, int64_t bytes, const std::function<void()>& f) {
+  void report(const std::string& what, int64_t rows, int64_t bytes, const std::function<void()>& f) {
+    const auto named = [&](const std::string& text) { return what.find(text) != std::string::npos; };
+    if (!wanted.empty() && std::none_of(wanted.begin(), wanted.end(), named)) return;
     const double us = time_of(f), copy = copy_time(bytes);
-    std::printf("  %-28s rows %6ld %9.2f us %8.1f GB/s   copy %9.2f us  share %4.0f %%\n", what, static_cast<long>(rows), us,
-                static_cast<double>(bytes) / us * 1e-3, copy, 100 * copy / us);
+    std::printf("  %-28s rows %6ld %9.2f us %8.1f GB/s   copy %9.2f us  share %4.0f %%\n", what.c_str(), static_cast<long>(rows),
+                us, static_cast<double>(bytes) / us * 1e-3, copy, 100 * copy / us);
   }
 
   void run(int64_t rows, int64_t width) {
@@ -116,8 +125,8 @@ struct Bench {
     for (const int lanes : {4, 8}) {
       const cuda::NormPlan plan{.schedule = cuda::NormPlan::Schedule::kRows, .lanes = lanes};
       const std::string by = ", lanes " + std::to_string(lanes);
-      report(("norm" + by).c_str(), rows, 2 * bytes, [&] { cuda::rms_norm(device, norm, plan); });
-      report(("residual+norm" + by).c_str(), rows, 4 * bytes, [&] { cuda::residual_rms_norm(device, residual_norm, plan); });
+      report("norm" + by, rows, 2 * bytes, [&] { cuda::rms_norm(device, norm, plan); });
+      report("residual+norm" + by, rows, 4 * bytes, [&] { cuda::residual_rms_norm(device, residual_norm, plan); });
     }
     report("residual", rows, 3 * bytes, [&] { residual_add(device, x.data(), z.data(), rows * width); });
     for (const int nodes : {1, 2, 4, 8}) {
@@ -134,8 +143,8 @@ struct Bench {
       MergeNodes merge = fused.merge;
       merge.y = y.data();
       const std::string of = " of " + std::to_string(nodes);
-      report(("merge" + of).c_str(), rows, bytes * (2 * nodes + 1), [&] { merge_nodes(device, merge); });
-      report(("merge+residual+norm" + of).c_str(), rows, bytes * (2 * nodes + 3), [&] { merge_residual_norm(device, fused); });
+      report("merge" + of, rows, bytes * (2 * nodes + 1), [&] { merge_nodes(device, merge); });
+      report("merge+residual+norm" + of, rows, bytes * (2 * nodes + 3), [&] { merge_residual_norm(device, fused); });
     }
   }
 
@@ -200,7 +209,7 @@ struct Bench {
     std::printf("width %ld\n", static_cast<long>(width));
     const SiluMul problem{.rows = rows, .width = width, .x = x.data(), .x_stride = 2 * width, .y = y.data(), .y_stride = width};
     for (const int piece : {2, 4, 8})
-      report(("silu_mul, piece " + std::to_string(piece)).c_str(), rows, 3 * rows * width * 2,
+      report("silu_mul, piece " + std::to_string(piece), rows, 3 * rows * width * 2,
              [&] { cuda::silu_mul(device, problem, piece); });
   }
 
@@ -218,7 +227,7 @@ struct Bench {
 }  // namespace
 }  // namespace invar
 
-int main() {
+int main(int count, char** arguments) {
   using namespace invar;
   const auto opened = Device::open({.backend = Backend::kCuda});
   if (!opened.ok()) {
@@ -228,17 +237,20 @@ int main() {
   const Device& device = **opened;
   constexpr int64_t kElements = int64_t{8192} * 2 * 12288;
   Bench bench{device,
+              {arguments + 1, arguments + count},
               DeviceArray<Bf16>(device, kElements),
               DeviceArray<Bf16>(device, kElements),
               DeviceArray<Bf16>(device, kElements),
               DeviceArray<Bf16>(device, 16384),
               DeviceArray<float>(device, int64_t{8192} * 4096 * 2)};
+  for (const DeviceArray<Bf16>* a : {&bench.x, &bench.y, &bench.z, &bench.weight})
+    cuda::launch(device, {.grid = 1056, .block = 256}, fill, a->data(), static_cast<int64_t>(a->size()));
   RopeTable table = RopeTable::make({}, 1e6, 128, 8192).value();
   table.to_device(device);
   std::printf("%s\n", device.describe().c_str());
-  for (const int64_t rows : {1, 64, 8192})
+  for (const int64_t rows : {1, 64, 2048, 8192})
     for (const int64_t width : {2048, 4096, 8192}) bench.run(rows, width);
-  for (const int64_t rows : {1, 64, 8192}) {
+  for (const int64_t rows : {1, 8, 64, 512, 2048, 8192}) {
     bench.run_heads(rows, 40, table);
     bench.run_prepare(rows, table);
     bench.run_silu(rows, 12288);

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 
 #include "kernels/linear/cuda/finish.h"
 #include "kernels/linear/cuda/portable_linear.h"
@@ -196,6 +197,13 @@ void round_row(const float* value, const float* bias, int64_t count, Bf16* y) {
   }
 }
 
+// y = residual(y, what round_row would make of y).
+void add_row(const float* value, const float* bias, int64_t count, Bf16* y) {
+  Bf16 rounded[kMostPanels * kPanel];
+  round_row(value, bias, count, rounded);
+  for (int64_t j = 0; j < count; ++j) y[j] = numerics::residual(y[j], rounded[j]);
+}
+
 void copy_row(const float* value, const float* bias, int64_t count, float* y) {
   if (bias) {
     for (int64_t j = 0; j < count; ++j) y[j] = numerics::add(value[j], bias[j]);
@@ -234,6 +242,7 @@ void linear_row(const Device& device, const RowLinear& p) {
   if constexpr (kCudaBuilt)
     if (device.backend() == Backend::kCuda) {
       if (device.profile() == Profile::kTc) return cuda::tc::linear_row(device, p);
+      if (p.adds) throw std::logic_error("`portable` on a GPU adds to no residual stream: row_adds_residual() says so");
       cuda::portable::linear_row(device, p);
       if (p.y) cuda::finish_row_linear(device, p.partials, p.bias, p.rows, p.weights->outputs(), p.y);
       return;
@@ -257,9 +266,10 @@ void linear_row(const Device& device, const RowLinear& p) {
         float bias[kMostPanels * kPanel];
         if (p.bias)
           for (int64_t j = 0; j < item.outputs; ++j) bias[j] = numerics::widen(p.bias[item.first_output + j]);
-        for (int64_t r = 0; r < item.rows; ++r)
-          round_row(sum + r * item.stride, p.bias ? bias : nullptr, item.outputs,
-                    p.y + (item.first_row + r) * p.weights->outputs() + item.first_output);
+        for (int64_t r = 0; r < item.rows; ++r) {
+          Bf16* y = p.y + (item.first_row + r) * p.weights->outputs() + item.first_output;
+          (p.adds ? add_row : round_row)(sum + r * item.stride, p.bias ? bias : nullptr, item.outputs, y);
+        }
         continue;
       }
       for (int64_t r = 0; r < item.rows; ++r)
@@ -275,6 +285,12 @@ bool row_finishes(const Device& device, const RowLinear& p) {
   if constexpr (kCudaBuilt)
     if (device.backend() == Backend::kCuda) return device.profile() == Profile::kTc && cuda::tc::row_finishes(device, p);
   return true;
+}
+
+bool row_adds_residual(const Device& device, const RowLinear& p) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda) return row_finishes(device, p) && cuda::tc::row_adds_residual(p);
+  return row_finishes(device, p);
 }
 
 bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,

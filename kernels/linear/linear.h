@@ -32,7 +32,8 @@ class PackedWeights {
   int64_t inputs_ = 0;
 };
 
-// Column-parallel: each output is whole on its rank. Leaves of column_leaf(profile) in k, folded left; bias added once (RN).
+// Column-parallel: each output is whole on its rank. Leaves of column_leaf(profile) in k (0: one), folded left; bias added once
+// (RN).
 // Exactly one of y (rounded to bf16) and y_fp32 is set. Strides in elements.
 struct ColumnLinear {
   int64_t rows = 0;
@@ -76,6 +77,8 @@ struct RowLinear {
   // [rows][outputs]. What lies in `partials` then means nothing.
   Bf16* y = nullptr;
   const Bf16* bias = nullptr;  // [outputs] or null
+  // Only where row_adds_residual(): y is a residual stream that the result is added to, y = residual(y, what y would be).
+  bool adds = false;
   // Only where row_sends(): the kernel behind this one may read them before this one has ended. It begins behind all that was
   // queued before this one.
   RowTargets targets;
@@ -85,6 +88,9 @@ void linear_row_reference(Profile profile, const RowLinear& problem);
 // Does linear_row write y in one pass? If not, it writes the root and rounds it in a second one, which a caller who merges nodes
 // together with his next step does not need. Looks at everything but y and bias.
 bool row_finishes(const Device& device, const RowLinear& problem);
+// Does it so when y is a residual stream, too? Looks at y, but not at bias and adds. On a GPU only for more rows than those of a
+// decode step, which has less to do if the addition is left to the norm that follows.
+bool row_adds_residual(const Device& device, const RowLinear& problem);
 // Can linear_row write to targets, for a rank that holds segments [first, last) and ships `nodes`? The same answer on each rank
 // that asks about the same share.
 bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,

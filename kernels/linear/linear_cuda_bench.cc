@@ -1,13 +1,16 @@
 // Speed of the tc profile's linears on a Hopper GPU, on layers of Qwen3-8B and Llama-3.1-70B, whole and as one of eight shards.
 //
-//   kernels_linear_cuda_bench [--rows 1,8,16,32,64] [--layer TEXT] [--plans N] [--only TEXT] [--time-limit S]
+//   kernels_linear_cuda_bench [--rows 1,8,16,32,64] [--layer TEXT] [--plans N] [--only TEXT] [--sustained S]
+//                            [--time-limit S]
 //
 // Up to 64 rows: time of one call inside a graph of dependent calls, weights rotated through more than 300 MB so that they come
 // from HBM; share of a plain read kernel's bandwidth; ratio to cuBLASLt's best of 8 heuristic algorithms in a graph of the same
 // kind.
 // --plans N times every plan and prints the best N, with --only TEXT those whose description has that in it. More rows: TFLOP/s
 // and ratio to cuBLASLt, taken in turns, since the clock follows the power; with each the mean clock and the share of the
-// products that the tensor cores could form at it. Row-parallel layers of several ranks write fp32 values of tree nodes: there
+// products that the tensor cores could form at it. --sustained S: cuBLASLt and each plan (with --only TEXT those with that in
+// their description) for S seconds each, twice: what a card at its power limit gives, and the energy of it; likewise experts, as
+// their MLP calls them, and one dense matrix. Row-parallel layers of several ranks write fp32 values of tree nodes: there
 // cuBLASLt writes fp32, too, and the ratio to its bf16 is told beside.
 #include <algorithm>
 #include <chrono>
@@ -20,6 +23,7 @@
 
 #include "kernels/ceilings/cuda/blas_product.h"
 #include "kernels/ceilings/cuda/ceilings.h"
+#include "kernels/ceilings/cuda/energy.h"
 #include "kernels/ceilings/cuda/stopwatch.h"
 #include "kernels/device/cuda/context.h"
 #include "kernels/device/device_array.h"
@@ -35,6 +39,7 @@ namespace {
 
 namespace tc = cuda::tc;
 
+constexpr int64_t kManyTokens = 1024;
 constexpr size_t kRotated = 300 << 20;  // bytes of weights in turn: several times the second-level cache
 
 struct Layer {
@@ -89,6 +94,7 @@ struct Options {
   std::string layer;
   int plans = 0;
   std::string only;
+  double sustained = 0;
   double time_limit = 100;
 };
 
@@ -200,6 +206,15 @@ class Bench {
     }
   }
 
+  void call(Work* w, int turn, const tc::LinearShape& shape, const tc::PrefillPlan& plan) {
+    w->row.weights = w->column.weights = &w->weights[static_cast<size_t>(turn) % w->weights.size()];
+    if (w->layer.unit) {
+      tc::prefill_row(*device_, w->row, 0, shape, plan);
+    } else {
+      tc::prefill_column(*device_, w->column, shape, plan);
+    }
+  }
+
   // cuBLASLt on the same memory: y[rows][outputs] bf16.
   class Rival {
    public:
@@ -216,21 +231,21 @@ class Bench {
 
   void measure_experts(const Experts& e, int64_t tokens) {
     const int64_t rows = tokens * e.chosen;
-    std::vector<int64_t> offsets(static_cast<size_t>(e.experts) + 1);
-    for (int64_t token = 0; token < tokens; ++token) {
-      std::vector<bool> taken(static_cast<size_t>(e.experts));
+    std::vector<std::vector<int32_t>> tokens_of(static_cast<size_t>(e.experts));
+    for (int64_t token = 0; token < tokens; ++token)
       for (int64_t i = 0, draw = 0; i < e.chosen; ++draw) {
-        const auto expert = static_cast<size_t>(numerics::mix64(static_cast<uint64_t>(token * 1000 + draw)) % taken.size());
-        if (taken[expert]) continue;
-        taken[expert] = true;
-        ++offsets[expert + 1];
+        auto& its = tokens_of[numerics::mix64(static_cast<uint64_t>(token * 1000 + draw)) % tokens_of.size()];
+        if (!its.empty() && its.back() == token) continue;
+        its.push_back(static_cast<int32_t>(token));
         ++i;
       }
-    }
+    std::vector<int64_t> offsets = {0};
+    std::vector<int32_t> token_of;
     int64_t touched = 0;
-    for (size_t i = 1; i < offsets.size(); ++i) {
-      touched += offsets[i] > 0;
-      offsets[i] += offsets[i - 1];
+    for (const auto& its : tokens_of) {
+      touched += !its.empty();
+      token_of.insert(token_of.end(), its.begin(), its.end());
+      offsets.push_back(static_cast<int64_t>(token_of.size()));
     }
     Layer layer{
         .name = e.name, .outputs = e.outputs, .inputs = e.inputs, .unit = e.unit, .first = 0, .last = numerics::kSegments};
@@ -245,6 +260,7 @@ class Bench {
     }
     const DeviceArray<const std::byte*> device_packed(*device_, packed);
     const DeviceArray<int64_t> device_offsets(*device_, offsets);
+    const DeviceArray<int32_t> device_tokens(*device_, token_of);
     tc::GroupedLinear problem{.groups = e.experts,
                               .weights = device_packed.data(),
                               .offsets = device_offsets.data(),
@@ -253,14 +269,21 @@ class Bench {
                               .inputs = e.inputs,
                               .x = w.x.as<Bf16>(),
                               .x_stride = e.inputs};
+    if (!e.unit && tc::grouped_gated_takes_index(problem)) problem.index = device_tokens.data();
     const auto grouped = [&](int) {
       if (e.unit) {
-        tc::grouped_row(*device_, problem, w.row.segments, 0, numerics::kSegments, w.row.nodes, w.y.as<float>(),
-                        rows * e.outputs);
+        tc::grouped_row(*device_, problem, w.row.segments, 0, numerics::kSegments, w.row.nodes, w.y.as<float>(), rows * e.outputs,
+                        w.row.y);
       } else {
-        tc::grouped_column(*device_, problem, w.y.as<Bf16>(), e.outputs);
+        tc::grouped_gated(*device_, problem, e.outputs / 2, w.y.as<Bf16>(), e.outputs / 2);
       }
     };
+    if (tokens >= kManyTokens && options_.sustained > 0) {
+      const Rival rival(*device_, w);
+      sustain_experts(w, rival, std::string(e.name) + ", " + std::to_string(tokens) + " tokens",
+                      2.0 * static_cast<double>(rows * e.outputs * e.inputs), grouped);
+      return;
+    }
     const double us = graph_time(grouped, 20), bytes = static_cast<double>(touched * e.outputs * e.inputs) * sizeof(Bf16);
     const double flops = 2.0 * static_cast<double>(rows * e.outputs * e.inputs);
     Rival rival(*device_, w);
@@ -278,7 +301,9 @@ class Bench {
     const bool decode = rows <= tc::kMostDecodeRows;
     Work w = make_work(layer, rows, decode);
     Rival rival(*device_, w, !decode && layer.unit && !w.row.y);
-    if (decode) {
+    if (!decode && options_.sustained > 0) {
+      measure_sustained(&w, &rival);
+    } else if (decode) {
       measure_decode(&w, &rival);
     } else {
       measure_prefill(&w, &rival);
@@ -369,6 +394,47 @@ class Bench {
     return best;
   }
 
+  // Calls for options_.sustained seconds, and as many beforehand as make the clock settle.
+  void hold(const std::string& name, double flops, const std::function<void(int)>& call) {
+    const int count = std::max(1, static_cast<int>(options_.sustained / (flops / 600e12)));
+    stream_time(call, std::max(1, count / 5));
+    const auto before = meter_.joules();
+    const Speed s = stream_time(call, count);
+    const auto after = meter_.joules();
+    std::printf("    %4.0f TFLOP/s %2.0f %% %4.0f MHz", flops / s.ms * 1e-9, 100 * share(flops, s), s.mhz);
+    if (before && after)
+      std::printf(", %3.0f W, %.3f J/TFLOP", (*after - *before) / (s.ms * count * 1e-3),
+                  (*after - *before) / (flops * count * 1e-12));
+    std::printf(" %s\n", name.c_str());
+    std::fflush(stdout);
+  }
+
+  void sustain_experts(const Work& w, const Rival& rival, const std::string& name, double flops,
+                       const std::function<void(int)>& grouped) {
+    const size_t best = best_algorithm(w, rival, 10);
+    std::printf("%s\n", name.c_str());
+    for (int round = 0; round < 2; ++round) {
+      hold("one dense matrix, cuBLASLt", flops, [&](int turn) { rival.call(w, turn, best); });
+      hold("experts", flops, grouped);
+    }
+  }
+
+  void measure_sustained(Work* w, Rival* rival) {
+    const double flops = 2.0 * static_cast<double>(w->rows * w->layer.outputs * w->layer.held());
+    const size_t best = best_algorithm(*w, *rival, std::clamp(static_cast<int>(0.006 / (flops / 650e12)), 2, 200));
+    w->row.weights = &w->weights[0];
+    const tc::LinearShape shape =
+        w->layer.unit ? tc::linear_shape(w->row).value() : tc::linear_shape(w->rows, w->layer.outputs, w->layer.inputs).value();
+    std::printf("%s %lldx%lld rows %lld\n", w->layer.name, static_cast<long long>(w->layer.outputs),
+                static_cast<long long>(w->layer.held()), static_cast<long long>(w->rows));
+    for (int round = 0; round < 2; ++round) {
+      hold("cuBLASLt", flops, [&](int turn) { rival->call(*w, turn, best); });
+      for (const tc::PrefillPlan& plan : tc::prefill_plans(shape, tc::chip_of(*device_)))
+        if (plan.describe().find(options_.only) != std::string::npos)
+          hold(plan.describe(), flops, [&](int turn) { call(w, turn, shape, plan); });
+    }
+  }
+
   void measure_prefill(Work* w, Rival* rival) {
     const double flops = 2.0 * static_cast<double>(w->rows * w->layer.outputs * w->layer.held());
     const int count = std::clamp(static_cast<int>(0.006 / (flops / 650e12)), 2, 200);
@@ -409,15 +475,7 @@ class Bench {
     };
     std::vector<Timed> timed;
     for (const tc::PrefillPlan& each : tc::prefill_plans(shape, tc::chip_of(*device_))) {
-      const auto f = [&](int turn) {
-        const PackedWeights* weights = &w->weights[static_cast<size_t>(turn) % w->weights.size()];
-        w->row.weights = w->column.weights = weights;
-        if (w->layer.unit) {
-          tc::prefill_row(*device_, w->row, 0, shape, each);
-        } else {
-          tc::prefill_column(*device_, w->column, shape, each);
-        }
-      };
+      const auto f = [&](int turn) { call(w, turn, shape, each); };
       stream_time(f, count);
       std::vector<Speed> speeds;
       for (int i = 0; i < 3; ++i) speeds.push_back(stream_time(f, count));
@@ -436,12 +494,14 @@ class Bench {
   const std::unique_ptr<Device> device_;
   const ceilings::Stopwatch watch_;
   DeviceArray<uint64_t> stamps_;
+  const ceilings::EnergyMeter meter_{*device_};
   double read_rate_ = 0;
 };
 
 int usage() {
   std::fprintf(stderr,
-               "usage: kernels_linear_cuda_bench [--rows 1,8,16] [--layer TEXT] [--plans N] [--only TEXT] [--time-limit S]\n");
+               "usage: kernels_linear_cuda_bench [--rows 1,8,16] [--layer TEXT] [--plans N] [--only TEXT] [--sustained S] "
+               "[--time-limit S]\n");
   return 2;
 }
 
@@ -464,6 +524,8 @@ int main_with(int argc, char** argv) {
       options.plans = std::stoi(value);
     } else if (flag == "--only") {
       options.only = value;
+    } else if (flag == "--sustained") {
+      options.sustained = std::stod(value);
     } else if (flag == "--time-limit") {
       options.time_limit = std::stod(value);
     } else {

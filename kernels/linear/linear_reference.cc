@@ -83,7 +83,9 @@ void linear_row_reference(Profile profile, const RowLinear& p) {
         float value = 0;
         node_value(segment, p.segments, p.nodes[i], &value);
         if (p.y) {
-          p.y[m * weights.outputs() + n] = numerics::bf(p.bias ? numerics::add(value, numerics::widen(p.bias[n])) : value);
+          Bf16& y = p.y[m * weights.outputs() + n];
+          const Bf16 rounded = numerics::bf(p.bias ? numerics::add(value, numerics::widen(p.bias[n])) : value);
+          y = p.adds ? numerics::residual(y, rounded) : rounded;
           continue;
         }
         p.partials[static_cast<int64_t>(i) * node_stride(p) + m * weights.outputs() + n] = value;

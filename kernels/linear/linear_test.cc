@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/activation/activation.h"
 #include "kernels/linear/hostile_values.h"
 
 namespace invar {
@@ -357,6 +358,48 @@ TEST(FinishRowLinear, LinearRowWritesTheSameItself) {
         }
         p.nodes = maximal_subtrees(p.segments, 0, 4);
         EXPECT_FALSE(row_finishes(d, p));
+      }
+}
+
+// The same with a residual stream as y: the bits of residual_add() behind it, whatever either holds.
+TEST(FinishRowLinear, LinearRowAddsToAResidualStream) {
+  const int64_t outputs = 70, inputs = 200;
+  for (const Profile profile : {Profile::kPortable, Profile::kTc})
+    for (Kind kind : hostile::kKinds)
+      for (const int64_t rows : {1, 9, 70}) {
+        Values values(static_cast<uint64_t>(50 + rows));
+        const Device d = device(profile, detect_isa(), 2);
+        const PackedWeights weights = random_weights(&values, kind, outputs, inputs);
+        const std::vector<Bf16> x = values.vector(kind, rows * inputs), bias = values.vector(kind, outputs);
+        std::vector<Bf16> stream = values.vector(kind, rows * outputs);
+        for (const auto& [at, bits] : {std::pair<int, int>{0, 0x8000}, {7, 0x7f80}, {14, 0xff80}, {21, 0xffc1}, {28, 0x0001}})
+          stream[static_cast<size_t>(at)].bits = static_cast<uint16_t>(bits);
+        std::vector<float> root(rows * outputs);
+        RowLinear p{
+            .rows = rows, .x = x.data(), .x_stride = inputs, .weights = &weights, .segments = RowSegments::cut(inputs, 8)};
+        p.nodes = maximal_subtrees(p.segments, 0, kSegments);
+        p.partials = root.data();
+        linear_row(d, p);
+        for (const bool biased : {false, true}) {
+          std::vector<Bf16> result(rows * outputs), want = stream, y = stream, reference = stream;
+          finish_row_linear(d, root.data(), biased ? bias.data() : nullptr, rows, outputs, result.data());
+          residual_add_reference(want.data(), result.data(), rows * outputs);
+          p.bias = biased ? bias.data() : nullptr;
+          p.adds = true;
+          p.y = y.data();
+          ASSERT_TRUE(row_adds_residual(d, p));
+          linear_row(d, p);
+          p.y = reference.data();
+          if (rows < 70) linear_row_reference(profile, p);
+          for (int64_t i = 0; i < rows * outputs; ++i) {
+            ASSERT_EQ(y[i].bits, want[i].bits) << name(profile) << ", " << rows << " rows, element " << i;
+            if (rows < 70) {
+              ASSERT_EQ(reference[i].bits, want[i].bits) << name(profile) << ", element " << i;
+            }
+          }
+        }
+        p.nodes = maximal_subtrees(p.segments, 0, 4);
+        EXPECT_FALSE(row_adds_residual(d, p));
       }
 }
 

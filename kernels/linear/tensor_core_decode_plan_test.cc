@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace invar::cuda::tc {
@@ -69,7 +70,7 @@ void expect_fits(const LinearShape& shape, const DecodePlan& plan, const Chip& c
   }
   // Who does not send keeps the output to himself.
   if (plan.slots == 0) {
-    EXPECT_TRUE(shape.leaves() == 1 || (slices == 1 && (!shape.by_segments || plan.subtrees)));
+    EXPECT_TRUE(shape.leaves() == 1 || (slices == 1 && plan.subtrees));
   }
 }
 
@@ -110,24 +111,27 @@ TEST(DecodePlan, MultiprocessorsGetEvenSharesOfLargeMatrices) {
   EXPECT_GT(unevenness(shape, *decode_plan(shape, DecodeChoice{}, Chip{}), Chip{}), 1.5);
 }
 
-// The chains of a thin matrix wait for nothing but x, and there is as much room again for the next call's blocks.
-TEST(DecodePlan, ThinMatricesLieInRingsWhole) {
-  for (int64_t rows : {1, 8, 16})
-    for (int64_t inputs : {1024, 2048, 4096}) {
-      const LinearShape shape = *linear_shape(rows, 768, inputs);
+// A thin matrix's chains have deep stages, most of which are there before x, and there is as much room again for the next call's
+// blocks.
+TEST(DecodePlan, ThinMatricesLieInRingsNearlyWhole) {
+  for (int64_t rows : {1, 8, 9, 16})
+    for (int64_t inputs : {1024, 2048, 4096})
       for (int unit : {8, 16}) {
-        const DecodePlan plan = decode_plan(shape, Chip{}, unit);
+        const DecodePlan plan = decode_plan(*linear_shape(rows, 768, inputs), Chip{}, unit);
         EXPECT_EQ(plan.choice.depth, 4) << plan.describe();
-        EXPECT_EQ(plan.stages * plan.choice.depth, shape.leaf_begin[1]) << plan.describe();
-        EXPECT_EQ(plan.next_at, -1) << plan.describe();
+        EXPECT_EQ(plan.tokens, 8) << plan.describe();  // the fewest: the steps of the chain are short
+        EXPECT_GE(plan.stages * plan.choice.depth * 64, std::min<int64_t>(inputs, 2048)) << plan.describe();
         EXPECT_LE(2 * plan.grid, Chip{}.multiprocessors) << plan.describe();
+        EXPECT_TRUE(plan.next_at < 0 || plan.ahead > 0) << plan.describe();
       }
-    }
-  // The last leaf of 2112 inputs ends in the midst of any deep stage, that of 2176 in the midst of a deeper one.
+  // 2112 inputs end in the midst of any deep stage, 2176 in the midst of a deeper one.
   EXPECT_EQ(decode_plan(*linear_shape(1, 768, 2048 + 64), Chip{}).choice.depth, 1);
   EXPECT_EQ(decode_plan(*linear_shape(1, 768, 2048 + 128), Chip{}).choice.depth, 2);
-  // Too much for half of the multiprocessors.
-  EXPECT_EQ(decode_plan(*linear_shape(1, 3072, 4096), Chip{}).choice.depth, 1);
+  // Larger tiles, still on half of the multiprocessors; then all of them.
+  const DecodePlan half = decode_plan(*linear_shape(1, 3072, 4096), Chip{}),
+                   all = decode_plan(*linear_shape(1, 6144, 4096), Chip{});
+  EXPECT_LE(2 * half.grid, Chip{}.multiprocessors) << half.describe();
+  EXPECT_GT(2 * all.grid, Chip{}.multiprocessors) << all.describe();
   // A share of a row-parallel matrix.
   const RowSegments segments = RowSegments::cut(12288, 64);
   const LinearShape share = *linear_shape(16, 4096, segments, 2, 3, maximal_subtrees(segments, 2, 3));
@@ -150,15 +154,25 @@ TEST(DecodePlan, ThinMatricesOfManyRowsAreCutInRows) {
     EXPECT_GT(plan.grid, 55) << plan.describe();
     EXPECT_LE(plan.grid, 66) << plan.describe();
   }
+  EXPECT_EQ(decode_plan(*linear_shape(32, 768, 4096), Chip{}).tokens, 8);
   // Few rows have nothing to cut, and a wide matrix would fetch its weights twice.
   EXPECT_EQ(decode_plan(*linear_shape(8, 768, 4096), Chip{}).choice.row_tiles, 1);
   EXPECT_EQ(decode_plan(*linear_shape(64, 24576, 4096), Chip{}).choice.row_tiles, 1);
   // The fourth tile would have no row.
   EXPECT_FALSE(decode_plan(*linear_shape(40, 768, 4096), DecodeChoice{.row_tiles = 4}, Chip{}).has_value());
+  EXPECT_EQ(decode_plan(*linear_shape(40, 768, 4096), Chip{}).choice.row_tiles, 2);
+}
+
+// A column is one chain: nobody else can have a part of it.
+TEST(DecodePlan, ColumnsHaveNoSlices) {
+  const LinearShape shape = *linear_shape(8, 1280, 8192);
+  EXPECT_FALSE(decode_plan(shape, DecodeChoice{.cluster = 2}, Chip{}).has_value());
+  EXPECT_FALSE(decode_plan(shape, DecodeChoice{.k_groups = 2}, Chip{}).has_value());
+  for (const DecodePlan& plan : decode_plans(shape, Chip{})) EXPECT_EQ(plan.slots, 0) << plan.describe();
 }
 
 TEST(DecodePlan, StagesHoldWholeParts) {
-  // The last leaf is three times 64 inputs: a deeper stage would reach behind it.
+  // 35 times 64 inputs: a deeper stage would reach behind them.
   const LinearShape shape = *linear_shape(8, 128, 2048 + 128 + 64);
   EXPECT_TRUE(decode_plan(shape, DecodeChoice{}, Chip{}).has_value());
   EXPECT_FALSE(decode_plan(shape, DecodeChoice{.depth = 2}, Chip{}).has_value());

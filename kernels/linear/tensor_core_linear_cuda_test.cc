@@ -4,9 +4,11 @@
 
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
+#include "kernels/activation/activation.h"
 #include "kernels/device/cuda_test.h"
 #include "kernels/device/device_array.h"
 #include "kernels/linear/cuda/finish.h"
@@ -394,6 +396,18 @@ TEST_F(TensorCoreLinearCuda, LargeRowsEqualTheGenericSchedule) {
         linear_row(tc(), problem);
         ASSERT_EQ(difference(partials.to_host(tc()), want, s.outputs), "")
             << s.outputs << " x " << s.inputs << ", segments " << first << " .. " << last << ", " << m << " rows";
+        std::vector<Bf16> stream = values.vector(Kind::kOrdinary, m * s.outputs), result(stream.size());
+        const DeviceArray<Bf16> y(tc(), stream);
+        RowLinear adding = problem;
+        adding.y = y.data();
+        ASSERT_EQ(row_adds_residual(tc(), adding), m > 64 && root_alone(nodes));
+        if (!row_adds_residual(tc(), adding)) continue;
+        adding.adds = true;
+        linear_row(tc(), adding);
+        finish_row_linear(cpu(), want.data(), nullptr, m, s.outputs, result.data());
+        residual_add(cpu(), stream.data(), result.data(), m * s.outputs);
+        ASSERT_EQ(difference(y.to_host(tc()), stream, s.outputs), "")
+            << s.outputs << " x " << s.inputs << ", added, " << m << " rows";
       }
     }
   }
@@ -468,11 +482,10 @@ TEST_P(EveryDecodePlan, GivesTheSameBits) {
   }
 }
 
-// On a small chip too: there are several rounds there, and the last one is shared.
+// On a small chip too: there are several rounds there.
 std::vector<cuda::tc::PrefillPlan> every_prefill_plan(const cuda::tc::LinearShape& shape) {
   std::vector<cuda::tc::PrefillPlan> plans = cuda::tc::prefill_plans(shape, {});
-  for (const auto& plan : cuda::tc::prefill_plans(shape, {.multiprocessors = 5}))
-    if (plan.shared) plans.push_back(plan);
+  for (const auto& plan : cuda::tc::prefill_plans(shape, {.multiprocessors = 5})) plans.push_back(plan);
   return plans;
 }
 
@@ -539,7 +552,85 @@ TEST_P(EveryPrefillPlan, GivesTheSameBits) {
         ASSERT_NO_THROW(cuda::tc::prefill_row(tc(), whole, 0, row_shape, plan); tc().synchronize()) << plan.describe();
         ASSERT_EQ(difference(y_bf16.to_host(tc()), finished, outputs), "")
             << m << " rows, finished" << (biased ? ", bias: " : ": ") << plan.describe();
+        std::vector<Bf16> stream = values.vector(Kind::kWide, m * outputs);
+        tc().upload(y_bf16.data(), stream.data(), y_bf16.size() * sizeof(Bf16));
+        residual_add(cpu(), stream.data(), finished.data(), m * outputs);
+        whole.adds = true;
+        ASSERT_NO_THROW(cuda::tc::prefill_row(tc(), whole, 0, row_shape, plan); tc().synchronize()) << plan.describe();
+        ASSERT_EQ(difference(y_bf16.to_host(tc()), stream, outputs), "")
+            << m << " rows, added" << (biased ? ", bias: " : ": ") << plan.describe();
       }
+    }
+  }
+}
+
+// A residual stream of any values, against the operations one by one; what lies behind it stays.
+TEST_F(TensorCoreLinearCuda, RowsAddToAResidualStream) {
+  constexpr int64_t kOutputs = 136, kInputs = 1024, kBehind = 40;
+  const RowSegments segments = RowSegments::cut(kInputs, 64);
+  for (Kind kind : hostile::kKinds)
+    for (const int64_t m : {70, 150}) {
+      Values values(211 + static_cast<uint64_t>(m));
+      const Weights weights(tc(), values.vector(kind, kOutputs * kInputs), kInputs, kOutputs, kInputs);
+      const Rows x(tc(), &values, kind, m, kInputs, 8);
+      const std::vector<Bf16> bias = values.vector(kind == Kind::kNonFinite ? Kind::kOrdinary : kind, kOutputs);
+      const DeviceArray<Bf16> device_bias(tc(), bias);
+      std::vector<Bf16> stream = values.vector(kind, (m + kBehind) * kOutputs);
+      for (const auto& [at, bits] : {std::pair<int, int>{0, 0x8000}, {1, 0x7f80}, {2, 0xff80}, {3, 0xffc1}, {4, 0x0001}})
+        stream[static_cast<size_t>(at * 37)].bits = static_cast<uint16_t>(bits);
+      std::vector<float> root(m * kOutputs);
+      RowLinear row{.rows = m,
+                    .x = x.host(0),
+                    .x_stride = x.stride(),
+                    .weights = &weights.host,
+                    .segments = segments,
+                    .nodes = {TreeNode{3, 0}},
+                    .partials = root.data()};
+      linear_row(cpu(), row);
+      row.x = x.device(0);
+      row.weights = &weights.device;
+      row.partials = nullptr;
+      row.adds = true;
+      for (const bool biased : {false, true}) {
+        std::vector<Bf16> result(root.size()), want = stream;
+        finish_row_linear(cpu(), root.data(), biased ? bias.data() : nullptr, m, kOutputs, result.data());
+        residual_add_reference(want.data(), result.data(), m * kOutputs);
+        const DeviceArray<Bf16> y(tc(), stream);
+        row.bias = biased ? device_bias.data() : nullptr;
+        row.y = y.data();
+        ASSERT_TRUE(row_adds_residual(tc(), row));
+        linear_row(tc(), row);
+        ASSERT_EQ(difference(y.to_host(tc()), want, kOutputs), "") << kind_name(kind) << ", " << m << " rows, bias " << biased;
+        EXPECT_NE(difference(want, stream, kOutputs), "");
+      }
+    }
+}
+
+TEST_F(TensorCoreLinearCuda, RowsThatCannotAddToAResidualStreamSaySo) {
+  constexpr int64_t kInputs = 512, kRows = 70;
+  Values values(5);
+  for (const int64_t outputs : {64, 68}) {
+    const Weights weights(tc(), values.vector(Kind::kOrdinary, outputs * kInputs), kInputs, outputs, kInputs);
+    const Rows x(tc(), &values, Kind::kOrdinary, kRows, kInputs, 8);
+    const DeviceArray<Bf16> y(tc(), (kRows + 1) * outputs);
+    const DeviceArray<float> partials(tc(), kRows * outputs);
+    const RowLinear row{.rows = kRows,
+                        .x = x.device(0),
+                        .x_stride = x.stride(),
+                        .weights = &weights.device,
+                        .segments = RowSegments::cut(kInputs, 64),
+                        .nodes = {TreeNode{3, 0}},
+                        .partials = partials.data(),
+                        .y = y.data(),
+                        .adds = true};
+    EXPECT_EQ(row_adds_residual(tc(), row), outputs == 64);
+    RowLinear few = row, crooked = row, empty_segments = row;
+    few.rows = 64;
+    crooked.y = y.data() + 1;
+    empty_segments.segments = RowSegments::cut(kInputs, 128);
+    for (const RowLinear& p : {few, crooked, empty_segments}) {
+      EXPECT_FALSE(row_adds_residual(tc(), p));
+      EXPECT_THROW(linear_row(tc(), p), std::logic_error);
     }
   }
 }

@@ -17,23 +17,14 @@ void expect_covers(const LinearShape& shape, const PrefillPlan& plan, const Chip
   EXPECT_LE(plan.grid, chip.multiprocessors);
   EXPECT_EQ(plan.grid % plan.cluster, 0);
   EXPECT_EQ(plan.band % plan.cluster, 0);
-  // Every tile is some block's, whole, or in parts that each have leaves.
+  // No block is without a tile.
   const int clusters = plan.grid / plan.cluster, units = (plan.row_tiles + plan.cluster - 1) / plan.cluster * plan.column_tiles;
-  EXPECT_GE(plan.shared, 0);
-  EXPECT_LE(plan.shared, units);
-  EXPECT_EQ(plan.shared == 0, plan.parts == 1) << plan.describe();
-  if (plan.shared) {
-    EXPECT_LT(plan.shared, chip.multiprocessors / plan.cluster);
-    EXPECT_EQ((units - plan.shared) % clusters, 0) << plan.describe();
-    EXPECT_LE(clusters, std::max(units, plan.shared * plan.parts));
-    EXPECT_LE(plan.parts, kMostParts);
-    EXPECT_EQ(shape.leaves(), plan.parts);
-  }
-  if (plan.merge == PrefillMerge::kChain) {
+  EXPECT_LE(clusters, units) << plan.describe();
+  if (plan.merge == PrefillMerge::kChain || plan.merge == PrefillMerge::kTurns) {
     EXPECT_EQ(shape.leaves(), 1);
   }
-  if (plan.merge == PrefillMerge::kFold && shape.by_segments) {
-    EXPECT_LE(shape.leaves(), 2);
+  if (plan.merge == PrefillMerge::kFold) {
+    EXPECT_EQ(shape.leaves(), 2);
   }
   if (plan.merge == PrefillMerge::kTree) {
     EXPECT_TRUE(shape.leaves() == 4 || shape.leaves() == 8);
@@ -53,15 +44,13 @@ TEST(PrefillPlan, EveryColumnHasPlansThatCoverIt) {
         }
 }
 
-TEST(PrefillPlan, ALastRoundOfFewTilesIsShared) {
-  // 12 of 1728 tiles would leave most blocks idle.
-  const auto few = prefill_plan(*linear_shape(4096, 10240, 8192), {});
-  EXPECT_GT(few->shared, 0) << few->describe();
-  EXPECT_EQ(few->parts, 4) << few->describe();
-  EXPECT_EQ(few->grid, 132) << few->describe();
-  // One leaf cannot be shared, nor a round that is full.
-  EXPECT_EQ(prefill_plan(*linear_shape(1024, 1280, 2048), {})->shared, 0);
-  EXPECT_EQ(prefill_plan(*linear_shape(1024, 33 * 4 * 192, 4096), {})->shared, 0);
+TEST(PrefillPlan, TilesAreAsWideAsFillsTheChip) {
+  const auto columns = [](int64_t rows, int64_t outputs, int64_t inputs) {
+    return prefill_plan(*linear_shape(rows, outputs, inputs), {})->columns;
+  };
+  EXPECT_EQ(columns(8192, 24576, 4096), 256);
+  EXPECT_EQ(columns(1024, 6144, 4096), 192);  // 192 tiles of 256 are two rounds, 256 of 192 too
+  EXPECT_LT(columns(1024, 1280, 8192), 128);  // one round either way
 }
 
 TEST(PrefillPlan, NodesOfTheTreeHavePlansAndOthersDoNot) {

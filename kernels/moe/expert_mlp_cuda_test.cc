@@ -129,6 +129,24 @@ TEST_F(ExpertMlpCuda, RaggedGroupsGiveTheBitsOfTheCpu) {
   }
 }
 
+// More than 48 rows an expert on average: other kernels. Hidden sizes on both sides of eight blocks of 64, one to eight segments.
+TEST_F(ExpertMlpCuda, ManyRowsAnExpertGiveTheBitsOfTheCpu) {
+  for (const Shape& shape : {Shape{576, 768}, Shape{256, 512}}) {
+    const std::vector<Expert> experts = draw(shape, 5);
+    const std::vector<int64_t> offsets = {0, 200, 200, 263, 264, 400};
+    const std::vector<Bf16> x = bf16_data(offsets.back() * shape.hidden, Kind::kOrdinary, 1);
+    const Device cpu({.profile = Profile::kTc, .threads = 16});
+    const auto gpu = open(Profile::kTc);
+    for (const Share share : {Share{0, 8}, Share{0, 4}, Share{2, 4}, Share{7, 8}}) {
+      const std::vector<float> want = run(cpu, shape, experts, offsets, x, share);
+      for (const How how : {How::kTogether, How::kTogetherFromDevice, How::kIndexed})
+        ASSERT_TRUE(same_bits(run(*gpu, shape, experts, offsets, x, share, how), want))
+            << "hidden " << shape.hidden << ", segments " << share.first << " to " << share.last << ", way "
+            << static_cast<int>(how);
+    }
+  }
+}
+
 // Of other expert's weights a row must not give the same: the groups' pointers are looked at.
 TEST_F(ExpertMlpCuda, TogetherEachGroupHasItsOwnWeights) {
   const Shape shape{256, 768};

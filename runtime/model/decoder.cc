@@ -295,7 +295,7 @@ parallel::RowReduction Decoder::reduction_of(const RowShard& shard, int64_t n, c
           .y = output_.as<Bf16>()};
 }
 
-void Decoder::multiply_row(const RowShard& shard, const PackedWeights& weights, const Bf16* x, const BlockEnd& end,
+bool Decoder::multiply_row(const RowShard& shard, const PackedWeights& weights, const Bf16* x, const BlockEnd& end,
                            parallel::RowReduction* reduction) {
   RowLinear linear{.rows = reduction->rows,
                    .x = x,
@@ -308,18 +308,25 @@ void Decoder::multiply_row(const RowShard& shard, const PackedWeights& weights, 
                    .partials = partials_.as<float>()};
   reduction->finished = row_finishes(device_, linear);
   if (reduction->finished) {
-    linear.y = output_.as<Bf16>();
     linear.bias = reduction->bias;
+    linear.y = x_.as<Bf16>();
+    linear.adds = !trace_ && row_adds_residual(device_, linear);
+    if (!linear.adds) linear.y = output_.as<Bf16>();
   } else if (!trace_ && end.next_norm) {
     linear.targets = all_reduce_.targets(*reduction);
     reduction->sent = linear.targets.count > 0;
   }
   linear_row(device_, linear);
+  return linear.adds;
 }
 
 // A trace wants every operator's result, so it takes the longer way; the bits are the same.
-void Decoder::reduce_and_add(const parallel::RowReduction& reduction, const BlockEnd& end) {
+void Decoder::reduce_and_add(const parallel::RowReduction& reduction, const BlockEnd& end, bool added) {
   const int64_t hidden = config_.hidden_size;
+  if (added) {
+    if (end.next_norm) norm(reduction.rows, end.next_norm);
+    return;
+  }
   if (trace_ || !end.next_norm) {
     all_reduce_.run(reduction);
     if (trace_) trace_->record(end.output, end.layer, output_.as<Bf16>(), hidden, 0, hidden);
@@ -336,6 +343,7 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
 
   const BlockEnd end{layer, ATTENTION_OUTPUT, ATTENTION_RESIDUAL, next_norm};
   parallel::RowReduction reduction = reduction_of(shard_.o, n, w.o_bias);
+  bool added = false;
   if (q_width > 0) {
     Bf16* q = room<Bf16>(device_, qkv_, n * stride);
     Bf16* k = q + q_width;
@@ -379,15 +387,16 @@ void Decoder::attention_block(const StepRows& rows, int64_t layer, const LayerWe
                         .y = y,
                         .y_stride = q_width});
     if (trace_) trace_->record(ATTENTION, layer, y, q_width, shard_.o.k.begin, q_width);
-    multiply_row(shard_.o, w.o, y, end, &reduction);
+    added = multiply_row(shard_.o, w.o, y, end, &reduction);
   }
-  reduce_and_add(reduction, end);
+  reduce_and_add(reduction, end, added);
 }
 
 void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const Bf16* next_norm) {
   const int64_t hidden = config_.hidden_size, width = shard_.down.k.size();
   const BlockEnd end{layer, MLP_OUTPUT, MLP_RESIDUAL, next_norm};
   parallel::RowReduction reduction = reduction_of(shard_.down, n, w.down_bias);
+  bool added = false;
   if (width > 0) {
     Bf16* y = room<Bf16>(device_, activation_, n * width);
     linear_gated(device_, {.rows = n,
@@ -398,9 +407,9 @@ void Decoder::dense_block(int64_t n, int64_t layer, const LayerWeights& w, const
                            .y = y,
                            .y_stride = width});
     if (trace_) trace_->record(MLP_ACTIVATION, layer, y, width, shard_.down.k.begin, width);
-    multiply_row(shard_.down, w.down, y, end, &reduction);
+    added = multiply_row(shard_.down, w.down, y, end, &reduction);
   }
-  reduce_and_add(reduction, end);
+  reduce_and_add(reduction, end, added);
 }
 
 void Decoder::moe_block(int64_t n, int64_t local_layer, const LayerWeights& w, const Bf16* next_norm) {

@@ -93,12 +93,12 @@ class Decoder {
   // false if this step is none.
   bool run_recorded(const StepRows& rows, const LogitsSink& sink);
   // A block's last product: what it adds up, with room for the partial sums; the product itself, into those, or where that is one
-  // pass the whole result into output_, or the partial sums to where all ranks add them; and what follows.
+  // pass the whole result into output_, or added to x_, or the partial sums to where all ranks add them; and what follows.
   parallel::RowReduction reduction_of(const RowShard& shard, int64_t rows, const DeviceArray<Bf16>& bias);
-  // x: [rows of the reduction][the shard's k].
-  void multiply_row(const RowShard& shard, const PackedWeights& weights, const Bf16* x, const BlockEnd& end,
+  // x: [rows of the reduction][the shard's k]. True: the result is in x_ and nowhere else.
+  bool multiply_row(const RowShard& shard, const PackedWeights& weights, const Bf16* x, const BlockEnd& end,
                     parallel::RowReduction* reduction);
-  void reduce_and_add(const parallel::RowReduction& reduction, const BlockEnd& end);
+  void reduce_and_add(const parallel::RowReduction& reduction, const BlockEnd& end, bool added);
 
   const Device& device_;
   std::unique_ptr<parallel::Transport> staged_;  // with a device whose memory the given transport cannot reach

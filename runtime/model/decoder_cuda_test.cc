@@ -1,8 +1,9 @@
-// A whole step on tensor-parallel GPU ranks over peer memory against one CPU rank: the same bits of every logit, queued kernel by
-// kernel and recorded.
+// A whole step on one GPU, and on tensor-parallel GPU ranks over peer memory, against one CPU rank: the same bits of every logit,
+// queued kernel by kernel and recorded.
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/device/cuda_test.h"
 #include "parallel/transport/gpu_ranks.h"
 #include "runtime/model/decoder.h"
 #include "runtime/weights/dummy_weights.h"
@@ -96,6 +97,20 @@ std::vector<uint32_t> on_gpus(const ModelConfig& config, Profile profile, int tp
           throw std::runtime_error("logits on a rank that does not sample");
       });
   return sampled;
+}
+
+// Its prompt's rows are added to the residual stream by the linears themselves, its single tokens' by the norm that follows.
+class DecoderOnOneGpu : public CudaTest {};
+TEST_F(DecoderOnOneGpu, GivesTheBitsOfOneCpu) {
+  for (const bool experts : {false, true})
+    for (const Profile profile : {Profile::kPortable, Profile::kTc}) {
+      const ModelConfig config = config_of(experts);
+      const auto device = open(profile);
+      const auto transports = parallel::start_threads(1);
+      const Decoder::Options options{.kv = {kPages * kSequences, kPage}, .max_positions = 200};
+      EXPECT_TRUE(run_rank(*device, *transports[0], config, options) == on_cpu(config, profile))
+          << (experts ? "experts" : "dense") << ", " << name(profile);
+    }
 }
 
 class DecoderOverPeers : public parallel::RanksOnGpus {};

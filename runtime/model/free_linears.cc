@@ -29,11 +29,13 @@ void refuse_bias(const Bf16* bias) {
 // What the linker makes of the decoder's calls, and what it calls the functions that these replace.
 void wrapped_column(const Device&, const ColumnLinear&) asm("__wrap__ZN5invar13linear_columnERKNS_6DeviceERKNS_12ColumnLinearE");
 void wrapped_row(const Device&, const RowLinear&) asm("__wrap__ZN5invar10linear_rowERKNS_6DeviceERKNS_9RowLinearE");
+bool wrapped_adds(const Device&, const RowLinear&) asm("__wrap__ZN5invar17row_adds_residualERKNS_6DeviceERKNS_9RowLinearE");
 void wrapped_gated(const Device&, const GatedLinear&) asm("__wrap__ZN5invar12linear_gatedERKNS_6DeviceERKNS_11GatedLinearE");
 void wrapped_merge(const Device&,
                    const MergeResidualNorm&) asm("__wrap__ZN5invar19merge_residual_normERKNS_6DeviceERKNS_17MergeResidualNormE");
 void own_column(const Device&, const ColumnLinear&) asm("__real__ZN5invar13linear_columnERKNS_6DeviceERKNS_12ColumnLinearE");
 void own_row(const Device&, const RowLinear&) asm("__real__ZN5invar10linear_rowERKNS_6DeviceERKNS_9RowLinearE");
+bool own_adds(const Device&, const RowLinear&) asm("__real__ZN5invar17row_adds_residualERKNS_6DeviceERKNS_9RowLinearE");
 void own_gated(const Device&, const GatedLinear&) asm("__real__ZN5invar12linear_gatedERKNS_6DeviceERKNS_11GatedLinearE");
 void own_merge(const Device&,
                const MergeResidualNorm&) asm("__real__ZN5invar19merge_residual_normERKNS_6DeviceERKNS_17MergeResidualNormE");
@@ -46,6 +48,7 @@ void wrapped_row(const Device& device, const RowLinear& p) {
   StepParts::run(p.targets.count ? StepPart::kSent : StepPart::kRow,
                  [&] { current ? current->row(device, p) : own_row(device, p); });
 }
+bool wrapped_adds(const Device& device, const RowLinear& p) { return current ? current->adds(device, p) : own_adds(device, p); }
 void wrapped_gated(const Device& device, const GatedLinear& p) {
   StepParts::run(StepPart::kGated, [&] { current ? current->gated(device, p) : own_gated(device, p); });
 }
@@ -78,6 +81,11 @@ void FreeLinears::row(const Device& device, const RowLinear& p) {
   if (!root_alone(p.nodes)) throw DeviceFailure("free linears are those of one rank");
   refuse_bias(p.bias);
   multiply(p.rows, *p.weights, p.x, p.x_stride, p.y ? static_cast<void*>(p.y) : p.partials, p.weights->outputs(), false);
+}
+
+bool FreeLinears::adds(const Device& device, const RowLinear& p) {
+  ++adds_;
+  return !on_ && own_adds(device, p);
 }
 
 void FreeLinears::gated(const Device& device, const GatedLinear& p) {

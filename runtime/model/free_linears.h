@@ -2,7 +2,8 @@
 // linked so that the decoder's calls come here (CMakeLists.txt: --wrap); off, they go on to ours.
 //
 // Free: the fastest of the algorithms that cuBLASLt proposes for a shape, split-K allowed, bf16 out (the head fp32), gate and up
-// followed by our activation, a row-parallel linear's result read as bf16 by our residual and norm. The numbers are those of
+// followed by our activation, a row-parallel linear's result read as bf16 by our residual and norm (ours add to the residual
+// stream themselves; cuBLASLt's do not, and the decoder is told so). The numbers are those of
 // other matrices, because our packing is read as rows: only times mean anything. Shapes are single-rank.
 #pragma once
 
@@ -35,10 +36,13 @@ class FreeLinears {
   // several times the second-level cache.
   void choose();
   // Calls of each function below have come here, on or off. If not, the program was linked wrongly.
-  bool linked() const { return columns_ > 0 && rows_ > 0 && gated_ > 0 && (merges_ > 0 || unmerged_ == 0); }
+  bool linked() const {
+    return columns_ > 0 && rows_ > 0 && gated_ > 0 && (merges_ > 0 || unmerged_ == 0) && (adds_ > 0 || rows_ == unmerged_);
+  }
 
   void column(const Device& device, const ColumnLinear& problem);
   void row(const Device& device, const RowLinear& problem);
+  bool adds(const Device& device, const RowLinear& problem);  // row_adds_residual(), which free linears are not
   void gated(const Device& device, const GatedLinear& problem);
   void merge(const Device& device, const MergeResidualNorm& problem);
 
@@ -69,7 +73,7 @@ class FreeLinears {
   std::map<ceilings::BlasShape, Product> products_;
   std::map<ceilings::BlasShape, Largest> largest_;  // since choose(); by shape but for the rows
   bool on_ = false;
-  int64_t columns_ = 0, rows_ = 0, unmerged_ = 0, gated_ = 0, merges_ = 0;
+  int64_t columns_ = 0, rows_ = 0, unmerged_ = 0, adds_ = 0, gated_ = 0, merges_ = 0;
 };
 
 }  // namespace invar

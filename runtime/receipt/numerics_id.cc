@@ -93,13 +93,14 @@ std::string numerics_text(Profile profile, ControlArm arm) {
   line(&out, "sum_lanes", n::kSumLanes);
   line(&out, "attention_block", n::kAttentionBlock);
   line(&out, "attention_split", n::kAttentionSplit);
-  line(&out, "attention_sum_lanes", n::kAttentionSumLanes);
+  if (profile == Profile::kPortable) line(&out, "attention_sum_lanes", n::kAttentionSumLanes);
   bits(&out, "attention_step", n::kAttentionStep);
   bits(&out, "attention_zero", n::kAttentionZero);
   bits(&out, "attention_least", n::kAttentionLeast);
   bits(&out, "attention_most", n::kAttentionMost);
   bits(&out, "attention_headroom", n::kAttentionHeadroom);
-  out += "attention_denominator=of weights rounded to bf16\n";
+  out += profile == Profile::kPortable ? "attention_denominator=of weights rounded to bf16\n"
+                                       : "attention_denominator=chain of tensor-core steps, weights rounded to bf16 times ones\n";
   line(&out, "mass_bits", n::kMassBits);
   line(&out, "top_p_bits", n::kTopPBits);
   rope_values(&out);

@@ -55,6 +55,11 @@ TEST(NumericsId, TextNamesTheConstants) {
                           "exp2[5]=0x", "ln1p[7]=0x", "attention_weight[3]=0x", "wire=fp32"})
     EXPECT_NE(text.find(key), std::string::npos) << key << " in\n" << text;
   EXPECT_EQ(text.find("control_arm"), std::string::npos);
+  // The denominator of attention is the one order that the profiles do not share and no constant or sample value shows.
+  EXPECT_NE(text.find("attention_sum_lanes=8\n"), std::string::npos);
+  const std::string tc = numerics_text(Profile::kTc, ControlArm::kNone);
+  EXPECT_NE(tc.find("attention_denominator=chain of tensor-core steps"), std::string::npos) << tc;
+  EXPECT_EQ(tc.find("attention_sum_lanes"), std::string::npos) << tc;
   EXPECT_NE(numerics_text(Profile::kPortable, ControlArm::kSwappedGroups).find("control_arm="), std::string::npos);
 }
 

@@ -25,7 +25,7 @@ struct Shared {
   uint16_t weight_bits[kVectors * kWeightPitch];  // tc: [vector][key]
   float scale[kVectors];                          // of o before a block; of the total at a merge
   float part_scale[kVectors];
-  float reference[kVectors], l[kVectors];  // of the split at its end
+  float reference[kVectors], l[kVectors];  // of the split at its end, then of the total
   int first[kVectors], end[kVectors];      // keys the vector sees
   int row[kVectors], tile_row[kVectors], head[kVectors];
 };
@@ -49,7 +49,7 @@ __device__ __forceinline__ bool all_finite(const uint4& eight) {
 }
 
 // The value accumulators of a thread; each() calls f(o, k, i, vector, d) for o[k][i]. portable: d = thread, thread + 128 for each
-// vector. tc: mma tiles warp, warp + 4, ... of 8 d.
+// vector. tc: mma tiles warp, warp + 4, ... of 8 d, and in each warp the denominators: l[0] and l[2] of vectors lane / 4 and + 8.
 template <Profile P>
 struct Accumulators;
 template <>
@@ -69,6 +69,7 @@ struct Accumulators<Profile::kPortable> {
 template <>
 struct Accumulators<Profile::kTc> {
   float o[kMostTiles][4];
+  float l[4];
   template <class F>
   __device__ __forceinline__ void each(int tid, int head_dim, const F& f) {
     const int lane = tid % 32;
@@ -143,6 +144,7 @@ __device__ __forceinline__ void values_of_block(int tid, Accumulators<P>& acc, c
     for (int key = 0; key < kBlock; key += 16) {
       const uint16_t* wa = s.weight_bits + g * kWeightPitch + key + t * 2;
       const uint32_t a[4] = {pair_at(wa), pair_at(wa + 8 * kWeightPitch), pair_at(wa + 8), pair_at(wa + 8 * kWeightPitch + 8)};
+      ptx::multiply_16x8x16(acc.l, a, kOnes, kOnes);
 #pragma unroll
       for (int k = 0; k < kMostTiles; ++k) {
         const int d = (tid / 32 + k * (kThreads / 32)) * 8;
@@ -182,7 +184,7 @@ __device__ __forceinline__ void attend(const Team& team, std::byte* memory, cons
   auto* q = reinterpret_cast<uint16_t*>(q_wide + kVectors * p.head_dim);
   uint16_t* k = q + kVectors * shape.pitch;
   uint16_t* v = k + kBlock * shape.pitch;
-  const int tid = team.tid, vector = tid / 8, sum_lane = tid % 8;
+  const int tid = team.tid, vector = tid / 8, sum_lane = tid % 8;  // sum_lane: portable; for tc a piece of the block's keys
   const int group = p.head_begin[kv_head + 1] - p.head_begin[kv_head];
   const int vectors = min(kVectors, item.rows * group - first_vector);
   if (vectors <= 0) return;
@@ -217,6 +219,7 @@ __device__ __forceinline__ void attend(const Team& team, std::byte* memory, cons
   for (int split = max(item.first_split, begin_key / kSplit); split < item.last_split; ++split) {
     Accumulators<P> part;
     part.each(tid, p.head_dim, [](float& o, int, int, int, int) { o = 0; });
+    if constexpr (P == Profile::kTc) part.l[0] = part.l[1] = part.l[2] = part.l[3] = 0;
     float reference = -kInfinity, l = 0;
     const int split_end = min(end_key, (split + 1) * kSplit);
     for (int block = max(begin_key / kBlock * kBlock, split * kSplit); block < split_end; block += kBlock) {
@@ -265,7 +268,7 @@ __device__ __forceinline__ void attend(const Team& team, std::byte* memory, cons
         Bf16 rounded{0};
         if (key >= first && key < end) {
           rounded = numerics::bf(numerics::attention_weight(numerics::fma(x[i], p.step, offset)));
-          l = numerics::add(l, numerics::widen(rounded));
+          if constexpr (P == Profile::kPortable) l = numerics::add(l, numerics::widen(rounded));
         }
         if constexpr (P == Profile::kPortable)
           s.weights[(i * 8 + sum_lane) * kVectors + vector] = numerics::widen(rounded);
@@ -274,14 +277,22 @@ __device__ __forceinline__ void attend(const Team& team, std::byte* memory, cons
       }
       team.sync();
       part.each(tid, p.head_dim, [&](float& o, int, int, int v_, int) { o = numerics::mul(o, s.scale[v_]); });
+      if constexpr (P == Profile::kTc)
+        for (int i = 0; i < 4; ++i) part.l[i] = numerics::mul(part.l[i], s.scale[tid % 32 / 4 + i / 2 * 8]);
       if (exact)
         values_of_block<P, true>(tid, part, s, shape, v, block);
       else
         values_of_block<P, false>(tid, part, s, shape, v, block);
     }
 
-    // The tree over the eight lanes: addition commutes, so each lane of the butterfly holds it.
-    for (int step = 1; step < 8; step *= 2) l = numerics::add(l, __shfl_xor_sync(~0u, l, step));
+    if constexpr (P == Profile::kPortable) {
+      // The tree over the eight lanes: addition commutes, so each lane of the butterfly holds it.
+      for (int step = 1; step < 8; step *= 2) l = numerics::add(l, __shfl_xor_sync(~0u, l, step));
+    } else {
+      if (tid < 32 && tid % 4 == 0) s.l[tid / 4] = part.l[0], s.l[tid / 4 + 8] = part.l[2];
+      team.sync();
+      l = s.l[vector];
+    }
     const bool seen = first < (split + 1) * kSplit && end > split * kSplit;
     float scale = 1.0f, part_scale = 0.0f;  // not seen: the total stays, o of the part is +0
     const bool takes = seen && (item.states >= 0 || split == first / kSplit);

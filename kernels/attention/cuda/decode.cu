@@ -2,8 +2,8 @@
 //
 //   scores   warp w multiplies block w of the split; keys are the M side, the heads are 8 columns, so few heads waste little
 //   softmax  each warp for its block, once the maxima of the blocks before it are known
-//   values   warp w multiplies 16 of the output's d by all keys of the split, in one chain; meanwhile one or two warps
-//            more add the denominator's lanes, in the order of the keys
+//   values   warp w multiplies 16 of the output's d by all keys of the split, in one chain; meanwhile one warp more multiplies
+//            ones: the denominators
 #include <type_traits>
 
 #include "kernels/attention/cuda/decode.cuh"
@@ -13,76 +13,77 @@ namespace invar::cuda {
 namespace {
 
 constexpr int kWeightPitch = kSplit + 8;
-constexpr int kMaxima = 2, kWeights = 3, kSums = 4;  // named barriers: what is in shared memory behind them
+
+constexpr int kScored = 1, kSums = 2;  // named barriers
 
 template <int HeadDim, int Columns>  // Columns: groups of 8 query heads
 struct alignas(1024) Shared {
   static constexpr int kHeadDim = HeadDim, kHeads = Columns * 8;
-  static constexpr int kConsumers = (kWarps + Columns) * 32;  // threads
+  static constexpr int kConsumers = (kWarps + 1) * 32;  // threads
   static constexpr int kThreads = kConsumers + 32;
   static constexpr int kStageBytes = kBlock * HeadDim * 2;
-  static constexpr int kStages = (Columns == 1 ? 192 : 160) * 1024 / kStageBytes;
+  static constexpr int kStages = 208 * 1024 / kStageBytes;
   std::byte stages[kStages][kStageBytes];
-  float2 weights[Columns][kBlocksPerSplit][kBlock / 8][32];  // for the denominator: [block][step][lane], heads 2t, 2t + 1
-  uint16_t weight_bits[kHeads][kWeightPitch];                // [head][key]
+  uint16_t weights[kHeads][kWeightPitch];  // bf16 [head][key]
   float largest[kBlocksPerSplit][kHeads];
   float scale[kBlocksPerSplit][kHeads];
   float l[kHeads];
   uint64_t full[kStages], empty[kStages];
 };
 
-// The denominators of a column: lane g of heads 2t and 2t + 1.
-template <class S>
-__device__ __forceinline__ void sum(S& s, const AttentionParameters& p, const Work& w, int n, float2 reference) {
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int blocks = w.blocks();
-  float l[2] = {};
-  for (int b = 0; b < blocks; ++b) {
-    const float2 scale = *reinterpret_cast<const float2*>(&s.scale[b][n * 8 + t * 2]);
-    float2 weights[kBlock / 8];
-#pragma unroll
-    for (int i = 0; i < kBlock / 8; ++i) weights[i] = s.weights[n][b][i][lane];
-    l[0] = numerics::mul(l[0], scale.x);
-    l[1] = numerics::mul(l[1], scale.y);
-#pragma unroll
-    for (int i = 0; i < kBlock / 8; ++i) {
-      l[0] = numerics::add(l[0], weights[i].x);
-      l[1] = numerics::add(l[1], weights[i].y);
-    }
-  }
-#pragma unroll
-  for (int step = 4; step < 32; step *= 2)
-#pragma unroll
-    for (int i = 0; i < 2; ++i) l[i] = numerics::add(l[i], __shfl_xor_sync(~0u, l[i], step));
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int column = n * 8 + t * 2 + i;
-    if (g != 0 || column >= w.heads) continue;
-    if (w.item.states < 0) {
-      s.l[column] = l[i];
-    } else {
-      const int head = query_head<S>(p, w, column);
-      *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, head) + S::kHeadDim) =
-          make_float2(i ? reference.y : reference.x, l[i]);
-    }
-  }
-}
-
-// What the warps do that add denominators, beside the others: behind the value chain it would be time that a short step waits.
-template <class S>
-__device__ void sum_items(S& s, const AttentionParameters& p, const PlanView& plan, int n) {
-  const int t = threadIdx.x % 4, count = items_of(p, plan);
+// What the warp does that adds denominators, beside the others: behind the value chain, or in every warp, it would be time that a
+// short step waits. Ones are the M side, so all rows of l are the same: heads 2t and 2t + 1 in each thread.
+template <int HeadDim, int Columns>
+__device__ void sum_items(Shared<HeadDim, Columns>& s, const AttentionParameters& p, const PlanView& plan) {
+  using S = Shared<HeadDim, Columns>;
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, count = items_of(p, plan);
+  constexpr uint32_t kAllOnes[4] = {kOnes, kOnes, kOnes, kOnes};
   for (int index = blockIdx.x; index < count; index += gridDim.x) {
     const Work w = work_of(p, item_at(p, plan.decode(), index), index, S::kHeads);
     if (w.empty()) continue;
-    ptx::named_barrier_sync(kMaxima, S::kConsumers);
-    float reference[2] = {-kInfinity, -kInfinity};
-    for (int b = 0; b < w.blocks(); ++b)
+    const int blocks = w.blocks();
+    ptx::named_barrier_sync(kScored, S::kConsumers);
+    float reference[Columns][2], l[Columns][4] = {};
 #pragma unroll
-      for (int i = 0; i < 2; ++i) pass_block(p, s.largest[b][n * 8 + t * 2 + i], reference[i]);
-    ptx::named_barrier_sync(kWeights, S::kConsumers);
-    sum(s, p, w, n, make_float2(reference[0], reference[1]));
-    if (w.item.states < 0) ptx::named_barrier_sync(kSums, S::kConsumers);
+    for (int n = 0; n < Columns; ++n) {
+      reference[n][0] = reference[n][1] = -kInfinity;
+      for (int b = 0; b < blocks; ++b)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) pass_block(p, s.largest[b][n * 8 + t * 2 + i], reference[n][i]);
+    }
+    ptx::named_barrier_sync(kScored, S::kConsumers);
+    for (int b = 0; b < blocks; ++b) {
+#pragma unroll
+      for (int n = 0; n < Columns; ++n) {
+        const float2 scale = *reinterpret_cast<const float2*>(&s.scale[b][n * 8 + t * 2]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) l[n][i] = numerics::mul(l[n][i], i % 2 ? scale.y : scale.x);
+      }
+#pragma unroll
+      for (int k = 0; k < kBlock / 16; ++k)
+#pragma unroll
+        for (int n = 0; n < Columns; ++n) {
+          const uint16_t* weights = &s.weights[n * 8 + g][b * kBlock + k * 16 + t * 2];
+          ptx::multiply_16x8x16(l[n], kAllOnes, *reinterpret_cast<const uint32_t*>(weights),
+                                *reinterpret_cast<const uint32_t*>(weights + 8));
+        }
+    }
+    const bool direct = w.item.states < 0;
+#pragma unroll
+    for (int n = 0; n < Columns; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int column = n * 8 + t * 2 + i;
+        if (g != 0 || column >= w.heads) continue;
+        if (direct) {
+          s.l[column] = l[n][i];
+        } else {
+          const int head = query_head<S>(p, w, column);
+          *reinterpret_cast<float2*>(state_of(p, w.item.states, 1, w.split, 0, head) + HeadDim) =
+              make_float2(reference[n][i], l[n][i]);
+        }
+      }
+    if (direct) ptx::named_barrier_sync(kSums, S::kConsumers);
   }
 }
 
@@ -95,7 +96,7 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   if (warp > kWarps) {
     ptx::wait_for_earlier_kernels();
-    sum_items(s, p, plan, warp - kWarps - 1);
+    sum_items(s, p, plan);
     return;
   }
   Place begin;  // of the item's first key block
@@ -177,7 +178,7 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
         if (g == 0) s.largest[warp][n * 8 + t * 2] = largest[0], s.largest[warp][n * 8 + t * 2 + 1] = largest[1];
       }
     }
-    ptx::named_barrier_sync(kMaxima, S::kConsumers);
+    ptx::named_barrier_sync(kScored, S::kConsumers);
 
     // ---- softmax
 #pragma unroll
@@ -217,13 +218,11 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
           const int key = warp * kBlock + m * 16 + g + i / 2 * 8;
-          const Bf16 first = numerics::bf(scores[m][n][i]), second = numerics::bf(scores[m][n][i + 1]);
-          s.weights[n][warp][m * 2 + i / 2][lane] = make_float2(numerics::widen(first), numerics::widen(second));
-          s.weight_bits[n * 8 + t * 2][key] = first.bits;
-          s.weight_bits[n * 8 + t * 2 + 1][key] = second.bits;
+          s.weights[n * 8 + t * 2][key] = numerics::bf(scores[m][n][i]).bits;
+          s.weights[n * 8 + t * 2 + 1][key] = numerics::bf(scores[m][n][i + 1]).bits;
         }
     }
-    ptx::named_barrier_sync(kWeights, S::kConsumers);
+    ptx::named_barrier_sync(kScored, S::kConsumers);
 
     // ---- values: o[column][4], d 16 warp + g and + 8, heads 2t and 2t + 1
     float o[Columns][4] = {};
@@ -260,7 +259,7 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
             }
 #pragma unroll
             for (int n = 0; n < Columns; ++n) {
-              const uint16_t* weights = &s.weight_bits[n * 8 + g][b * kBlock + k * 16 + t * 2];
+              const uint16_t* weights = &s.weights[n * 8 + g][b * kBlock + k * 16 + t * 2];
               ptx::multiply_16x8x16(o[n], a, *reinterpret_cast<const uint32_t*>(weights),
                                     *reinterpret_cast<const uint32_t*>(weights + 8));
             }

@@ -17,6 +17,7 @@ inline constexpr int kBlock = attention_order::kBlock;
 inline constexpr int kSplit = attention_order::kSplit;
 inline constexpr int kBlocksPerSplit = kSplit / kBlock;
 inline constexpr float kInfinity = __builtin_huge_valf();
+inline constexpr uint32_t kOnes = 0x3f803f80;  // two bf16: what the denominator's chain in tc multiplies weights with
 
 struct AttentionParameters {
   const int32_t* block;  // PlanHeader and what follows it

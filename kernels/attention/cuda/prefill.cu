@@ -35,6 +35,7 @@ struct alignas(1024) Shared {
   static constexpr int kStageBytes = kBlock * HeadDim * 2;
   static constexpr int kStages = 64 * 1024 / kStageBytes;
   std::byte keys[kStages][kStageBytes], values[kStages][kStageBytes];
+  uint4 ones[2 * 8];  // bf16: what the denominator's product multiplies weights with
   float4 total[kGroups][HeadDim / 8][kGroupThreads];
   unsigned again[kGroups];  // bit min(r, 31): what the warpgroup made of the block's item r has to be done over
   uint64_t key_full[kStages], key_empty[kStages], value_full[kStages], value_empty[kStages];
@@ -190,11 +191,14 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
   asm volatile("" : "+r"(base));
   const auto barrier = [&](size_t offset, int stage) { return base + static_cast<uint32_t>(offset) + stage * 8; };
   float o[kOutputs], scores[kScores];
+  float l[4];  // denominators: of the first row twice, of the second twice
   uint32_t weights[kBlock / 16][4], q[HeadDim / 16][4];
 
   // Only the low word of a descriptor changes from one product to the next; it counts addresses in units of 16 bytes.
   const uint64_t k_matrix = ptx::matrix_descriptor(base + static_cast<uint32_t>(offsetof(S, keys)), kGroupBytes);
   const uint64_t v_matrix = ptx::matrix_descriptor(base + static_cast<uint32_t>(offsetof(S, values)), kGroupBytes, 1024);
+  // Lines along k, no swizzle: two matrices of 8 x 8 side by side. Where all is one their order does not matter.
+  const uint64_t ones = (base + static_cast<uint32_t>(offsetof(S, ones))) >> 4 | 8ull << 16 | 8ull << 32;
   const auto multiply_scores = [&](int stage) {
     const uint32_t low = static_cast<uint32_t>(k_matrix) + stage * (S::kStageBytes / 16);
     ptx::forget(scores);
@@ -207,11 +211,18 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
   };
   const auto multiply_values = [&](int stage, bool first) {
     const uint32_t low = static_cast<uint32_t>(v_matrix) + stage * (S::kStageBytes / 16);
+    // The denominator's products between the others or behind them: measured, README.md.
+    constexpr bool kBetween = HeadDim == 128;
+    const auto sum = [&](int k) { ptx::Wgmma<8>::template multiply<false>(l, weights[k], ones, k > 0 || !first); };
     ptx::warpgroup_fence();
 #pragma unroll
-    for (int k = 0; k < kBlock / 16; ++k)
+    for (int k = 0; k < kBlock / 16; ++k) {
       ptx::Wgmma<HeadDim>::template multiply<true>(o, weights[k], with_low(v_matrix, low + k * 2 * kGroupBytes / 16),
                                                    k > 0 || !first);
+      if (kBetween) sum(k);
+    }
+#pragma unroll
+    for (int k = 0; !kBetween && k < kBlock / 16; ++k) sum(k);
     ptx::warpgroup_commit();
   };
   // The warpgroups take turns at the tensor cores, a turn a block of the tile: one makes weights while the other's products run.
@@ -228,6 +239,7 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
 #pragma unroll
     for (int i = 0; i < kBlock / 4; ++i) asm volatile("" : "+r"(weights[i / 4][i % 4])::"memory");
     ptx::pin(o);
+    ptx::pin(l);
   };
   const auto release = [&](uint32_t empty) {
     __syncwarp();
@@ -296,15 +308,11 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
 
     float total_reference[2], total_l[2];
     const auto do_over = [&] { atomicOr(&s.again[warpgroup], 1u << min(deal.round, 31)); };
-    const auto end_split = [&](int split, const float(&references)[2], const float(&sums)[2][2], bool last) {
-      float l[2], a[2], b[2];
+    const auto end_split = [&](int split, const float(&references)[2], bool last) {
+      float a[2], b[2];
       bool sees[2], takes[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        // The tree over the lanes: addition commutes, so all four threads of the row hold it.
-        l[r] = numerics::add(sums[r][0], sums[r][1]);
-        l[r] = numerics::add(l[r], __shfl_xor_sync(~0u, l[r], 1));
-        l[r] = numerics::add(l[r], __shfl_xor_sync(~0u, l[r], 2));
         sees[r] = rows.first[r] < (split + 1) * kSplit && rows.end[r] > split * kSplit;
         takes[r] = split == rows.first[r] / kSplit;
       }
@@ -319,8 +327,8 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
             *reinterpret_cast<float2*>(state + n * 8 + t * 2) = make_float2(o[n * 4 + r * 2], o[n * 4 + r * 2 + 1]);
             largest = largest_or_nan(largest, largest_or_nan(o[n * 4 + r * 2], o[n * 4 + r * 2 + 1]));
           }
-          if (largest != largest && l[r] < kInfinity) do_over();
-          if (t == 0) *reinterpret_cast<float2*>(state + HeadDim) = make_float2(references[r], l[r]);
+          if (largest != largest && l[r * 2] < kInfinity) do_over();
+          if (t == 0) *reinterpret_cast<float2*>(state + HeadDim) = make_float2(references[r], l[r * 2]);
         }
         return;
       }
@@ -329,13 +337,13 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
         a[r] = 1.0f, b[r] = 1.0f;
         if (takes[r]) {
           total_reference[r] = references[r];
-          total_l[r] = l[r];
+          total_l[r] = l[r * 2];
         } else if (sees[r]) {
           const float reference = fmaxf(total_reference[r], references[r]);
           a[r] = attention_order::rescale(total_reference[r], reference);
           b[r] = attention_order::rescale(references[r], reference);
           total_reference[r] = reference;
-          total_l[r] = numerics::fma(l[r], b[r], numerics::mul(total_l[r], a[r]));
+          total_l[r] = numerics::fma(l[r * 2], b[r], numerics::mul(total_l[r], a[r]));
         }
       }
       if (__all_sync(~0u, sees[0] && sees[1] && !takes[0] && !takes[1])) {
@@ -387,7 +395,6 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
         for (int r = 0; r < 2; ++r) {
           rows.reference[r] = -kInfinity;
           rows.offset[r] = numerics::attention_offset(-kInfinity);
-          rows.l[r][0] = rows.l[r][1] = 0.0f;
         }
       }
       weights_of_block(scores, rows, block * kBlock, block * kBlock < whole_begin || (block + 1) * kBlock > whole_end, p.c,
@@ -412,7 +419,6 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       ptx::barrier_wait(barrier(offsetof(S, value_full), value.stage), value.parity);
       multiply_values(value.stage, first);
       const float references[2] = {rows.reference[0], rows.reference[1]};
-      const float sums[2][2] = {{rows.l[0][0], rows.l[0][1]}, {rows.l[1][0], rows.l[1][1]}};
       ptx::warpgroup_wait<1>();
       ptx::pin(scores);
       pass_turn();
@@ -421,13 +427,16 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
       weigh(block + 1);
       ptx::warpgroup_wait<0>();
       ptx::pin(o);
+      ptx::pin(l);
       release(barrier(offsetof(S, value_empty), value.stage));
       value.template next<S::kStages>();
       if (last) {
-        end_split(block / kBlocksPerSplit, references, sums, false);
+        end_split(block / kBlocksPerSplit, references, false);
       } else if (rows.moved) {
 #pragma unroll
         for (int i = 0; i < kOutputs; ++i) o[i] = numerics::mul(o[i], rows.scale[i / 2 % 2]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) l[i] = numerics::mul(l[i], rows.scale[i / 2]);
       }
       pack_weights();
     }
@@ -437,9 +446,10 @@ __device__ void consume(Shared<HeadDim>& s, const AttentionParameters& p, const 
     pass_turn();
     ptx::warpgroup_wait<0>();
     ptx::pin(o);
+    ptx::pin(l);
     release(barrier(offsetof(S, value_empty), value.stage));
     value.template next<S::kStages>();
-    end_split((end - 1) / kBlocksPerSplit, rows.reference, rows.l, true);
+    end_split((end - 1) / kBlocksPerSplit, rows.reference, true);
     skip(w.end_block() - end);
   }
   if (warpgroup == 0) take_turn();  // the one that is left over
@@ -474,6 +484,10 @@ __global__ void __launch_bounds__(kThreads, 1) prefill_kernel(const __grid_const
       ptx::barrier_init(ptx::shared_address(&s.value_empty[i]), kArrivals);
     }
     ptx::fence_barrier_init();
+  }
+  if (threadIdx.x < sizeof(s.ones) / sizeof(uint4)) {
+    s.ones[threadIdx.x] = {kOnes, kOnes, kOnes, kOnes};
+    ptx::fence_async_shared();
   }
   __syncthreads();
   ptx::wait_for_earlier_kernels();

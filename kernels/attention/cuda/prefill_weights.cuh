@@ -18,9 +18,8 @@ __device__ __forceinline__ float largest_or_nan(float a, float b) {
 struct Rows {
   int first[2], end[2];  // keys the vector sees
   float reference[2], offset[2];
-  float l[2][2];   // lanes 2t, 2t + 1 of the denominator
   bool moved;      // the reference of some row of the warp, in the newest block; then
-  float scale[2];  // o is to be multiplied by this before that block's values
+  float scale[2];  // o and the denominator are to be multiplied by this before that block's values
 };
 
 __device__ __forceinline__ uint32_t pack(float low, float high) {
@@ -78,8 +77,6 @@ __device__ __forceinline__ bool settle_block(float (&s)[kScores], Rows& rows, in
     rows.scale[r] = moves ? attention_order::rescale(rows.reference[r], reference) : 1.0f;
     rows.reference[r] = reference;
     rows.offset[r] = numerics::attention_offset(reference);
-    rows.l[r][0] = numerics::mul(rows.l[r][0], rows.scale[r]);
-    rows.l[r][1] = numerics::mul(rows.l[r][1], rows.scale[r]);
     moved |= moves;
   }
   rows.moved = __any_sync(~0u, moved);
@@ -111,14 +108,7 @@ __device__ __forceinline__ float weight_of_any(float t) {
   return t != t ? t : most;
 }
 
-// Two weights of a row, rounded to bf16 and widened again, to `to`, and into their lanes of the denominator.
-__device__ __forceinline__ void round_and_sum(float low, float high, float* to, float (&l)[2]) {
-  const uint32_t two = pack(low, high);
-  to[0] = __uint_as_float(two << 16), to[1] = __uint_as_float(two & 0xffff0000u);
-  l[0] = numerics::add(l[0], to[0]), l[1] = numerics::add(l[1], to[1]);
-}
-
-// Scores to weights rounded to bf16, in place, and their sums. `masked`: some vector of the warpgroup does not see the whole
+// Scores to weights, in place, not rounded yet. `masked`: some vector of the warpgroup does not see the whole
 // block.
 __device__ __forceinline__ void weights_of_block(float (&s)[kScores], Rows& rows, int block_key, bool masked, float c, float step,
                                                  uint32_t fraction) {
@@ -128,11 +118,10 @@ __device__ __forceinline__ void weights_of_block(float (&s)[kScores], Rows& rows
   if (exponents_of_block(s, rows.offset, step, t) || masked) any = settle_block(s, rows, block_key, masked, c, step, t);
   if (any) {
 #pragma unroll
-    for (int i = 0; i < kScores; i += 2) round_and_sum(weight_of_any(t[i]), weight_of_any(t[i + 1]), s + i, rows.l[i / 2 % 2]);
+    for (int i = 0; i < kScores; ++i) s[i] = weight_of_any(t[i]);
   } else {
 #pragma unroll
-    for (int i = 0; i < kScores; i += 2)
-      round_and_sum(weight_inside(t[i], fraction), weight_inside(t[i + 1], fraction), s + i, rows.l[i / 2 % 2]);
+    for (int i = 0; i < kScores; ++i) s[i] = weight_inside(t[i], fraction);
   }
 }
 

@@ -23,7 +23,7 @@ void check(cudaError_t error, std::source_location where) {
                                    cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }
 
-absl::StatusOr<CudaContext*> open(int index, bool with_scratch) {
+absl::StatusOr<CudaContext*> open(int index) {
   int count = 0;
   const cudaError_t found = cudaGetDeviceCount(&count);
   if (found != cudaSuccess)
@@ -45,17 +45,15 @@ absl::StatusOr<CudaContext*> open(int index, bool with_scratch) {
   cudaDriverEntryPointQueryResult result;
   check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", reinterpret_cast<void**>(&context->encode_tensor_map), 12000,
                                          cudaEnableDefault, &result));
-  if (with_scratch) {
-    check(cudaMalloc(&context->scratch, CudaContext::kScratchBytes));
-    check(cudaMemsetAsync(context->scratch, 0, CudaContext::kScratchZeros, context->stream));
-  }
+  check(cudaMalloc(&context->taken, sizeof(uint32_t)));
+  check(cudaMemsetAsync(context->taken, 0, sizeof(uint32_t), context->stream));
   return context.release();
 }
 
 void close(CudaContext* context) {
   // Errors are not looked at: the process may be ending because the device failed.
   cudaStreamDestroy(context->stream);
-  cudaFree(context->scratch);
+  cudaFree(context->taken);
   delete context;
 }
 

@@ -18,10 +18,8 @@ struct CudaContext {
   int shared_memory = 0;  // bytes that one block may ask for
   std::string name;
   decltype(&cuTensorMapEncodeTiled) encode_tensor_map = nullptr;
-  // Profile tc: kScratchBytes where kernels of this stream put aside what they take up again themselves. From launch to launch
-  // nothing stays there, except that the first kScratchZeros bytes are zeros whenever no kernel runs.
-  std::byte* scratch = nullptr;
-  static constexpr size_t kScratchBytes = size_t{76} << 20, kScratchZeros = size_t{64} << 10;
+  // A counter for kernels of this stream whose blocks take their work one after the other: zero whenever no kernel runs.
+  uint32_t* taken = nullptr;
 };
 
 namespace cuda {

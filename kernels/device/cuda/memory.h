@@ -11,7 +11,7 @@
 
 namespace invar::cuda {
 
-absl::StatusOr<CudaContext*> open(int index, bool with_scratch);
+absl::StatusOr<CudaContext*> open(int index);
 void close(CudaContext* context);
 std::string describe(const CudaContext& context);
 int device_count();

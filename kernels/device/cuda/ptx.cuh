@@ -62,16 +62,6 @@ __device__ __forceinline__ uint32_t cluster_rank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-__device__ __forceinline__ uint32_t cluster_index() {
-  uint32_t index;
-  asm volatile("mov.u32 %0, %%clusterid.x;" : "=r"(index));
-  return index;
-}
-__device__ __forceinline__ uint32_t cluster_count() {
-  uint32_t count;
-  asm volatile("mov.u32 %0, %%nclusterid.x;" : "=r"(count));
-  return count;
-}
 // The address of the same place in the shared memory of block `rank` of the cluster.
 __device__ __forceinline__ uint32_t peer_address(uint32_t address, uint32_t rank) {
   uint32_t peer;
@@ -82,8 +72,6 @@ __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster
 // Says only "I am here": what this thread wrote need not be visible to those who wait. Cheaper.
 __device__ __forceinline__ void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-// By a thread whose warp has parted.
-__device__ __forceinline__ void cluster_wait_one_thread() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 __device__ __forceinline__ void cluster_sync() {
   cluster_arrive();
   cluster_wait();
@@ -125,39 +113,6 @@ __device__ __forceinline__ void store_shared_float2(uint32_t address, float2 v) 
 __device__ __forceinline__ void store_shared_float4(uint32_t address, float4 v) {
   asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }
-__device__ __forceinline__ float4 load_peer_float4(uint32_t peer) {
-  float4 v;
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(peer)
-               : "memory");
-  return v;
-}
-__device__ __forceinline__ void store_peer_float4(uint32_t peer, float4 v) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(peer), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
-               : "memory");
-}
-
-// Global memory by way of the second-level cache alone: what another block may have written, or will read.
-__device__ __forceinline__ float4 load_global_float4(const float4* p) {
-  float4 v;
-  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
-  return v;
-}
-__device__ __forceinline__ void store_global_float4(float4* p, float4 v) {
-  asm volatile("st.global.cg.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
-}
-__device__ __forceinline__ uint32_t load_acquire(const uint32_t* p) {
-  uint32_t v;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
-  return v;
-}
-// The old value. What this thread saw before is visible to who sees the new one.
-__device__ __forceinline__ uint32_t add_acquire_release(uint32_t* p, uint32_t n) {
-  uint32_t old;
-  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(n) : "memory");
-  return old;
-}
 
 // Sixteen bytes to the shared memory of a block of the cluster (this one too); they complete on `peer_barrier`, which is in the
 // same block and expects bytes. Who has waited there (barrier_wait_cluster) sees them.
@@ -193,14 +148,6 @@ __device__ __forceinline__ void barrier_arrive_with_copies(uint32_t barrier) {
 __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ bool barrier_test(uint32_t barrier, uint32_t parity) {
-  uint32_t done;
-  asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
-               : "=r"(done)
-               : "r"(barrier), "r"(parity)
-               : "memory");
-  return done != 0;
-}
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred p;\nWAIT%=: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT%=;\n}" ::"r"(barrier),
@@ -225,11 +172,6 @@ __device__ __forceinline__ void fence_async_shared() { asm volatile("fence.proxy
 __device__ __forceinline__ uint64_t evict_first_policy() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-__device__ __forceinline__ uint64_t evict_last_policy() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
 // `bytes` (a multiple of 16, both ends 16-byte aligned) from global to shared memory; completes on `barrier`.
@@ -283,20 +225,15 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, in
       "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
       : "memory");
 }
+// Asks the second-level cache for a box that copy_box will fetch.
+__device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int row, int column) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map), "r"(column), "r"(row) : "memory");
+}
 // Of a map [slabs][lines][64]: a box whose first line is `line` of slab `slab`.
 __device__ __forceinline__ void copy_slabs(uint32_t to, const CUtensorMap* map, int slab, int line, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
       "l"(map), "r"(0), "r"(line), "r"(slab), "r"(barrier)
-      : "memory");
-}
-__device__ __forceinline__ void copy_box_multicast(uint32_t to, const CUtensorMap* map, int row, int column, uint32_t barrier,
-                                                   uint16_t blocks) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], "
-      "[%4], "
-      "%5;" ::"r"(to),
-      "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
       : "memory");
 }
 // Stores join a group of this thread; the wait lets the `Left` newest groups still read their source.
@@ -305,26 +242,14 @@ __device__ __forceinline__ void store_box(const CUtensorMap* map, int row, int c
                "r"(from)
                : "memory");
 }
-__device__ __forceinline__ void store_bulk(void* to, uint32_t from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
-}
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 template <int Left = 0>
 __device__ __forceinline__ void wait_stores_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Left) : "memory");
 }
-template <int Left = 0>
-__device__ __forceinline__ void wait_stores_done() {
-  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(Left) : "memory");
-}
 // 16 bytes by one thread, zeros instead where `valid` is false (nothing is read then).
 __device__ __forceinline__ void copy_16_bytes(uint32_t to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
-}
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int Left>
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
 }
 
 // numerics::bf of both, `low` in the low half: round to nearest even, every NaN 0x7fff.
@@ -351,11 +276,6 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&m)[4], uint3
 }
 __device__ __forceinline__ void store_matrices(uint32_t row_address, const uint32_t (&m)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row_address), "r"(m[0]), "r"(m[1]),
-               "r"(m[2]), "r"(m[3])
-               : "memory");
-}
-__device__ __forceinline__ void store_matrices_transposed(uint32_t row_address, const uint32_t (&m)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row_address), "r"(m[0]), "r"(m[1]),
                "r"(m[2]), "r"(m[3])
                : "memory");
 }

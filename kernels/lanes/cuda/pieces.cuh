@@ -49,6 +49,13 @@ __device__ inline uint32_t narrow_pair(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+// bf(RN(a * b)) of both values in one instruction. A product of two bf16 has 16 bits: RN changes it only below 2^-134, and there
+// bf makes zero of it either way.
+__device__ inline uint32_t multiply_pair(uint32_t a, uint32_t b) {
+  uint32_t product;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+  return product;
+}
 template <int kCount>
 __device__ inline void widen_piece(const Bf16Piece<kCount>& piece, float (&x)[kCount]) {
 #pragma unroll

@@ -1,8 +1,8 @@
 // One block: `k_groups` rings of stages, each filled by one or two threads and emptied by `row_groups` warpgroups. A stage
 // is 64 inputs, of thin matrices 128 or 256, behind one barrier: the weights of the block's outputs (a bulk copy for each 64
-// inputs, ready swizzled), then all rows of x (one box of a tensor map), both in slabs of 64 inputs. The
-// slices of k are spread over the k groups and the blocks of the cluster; values of leaves meet in shared memory: every
-// warpgroup sends its leaves' values to the block that merges that part of the outputs.
+// inputs, ready swizzled), then all rows of x (one box of a tensor map), both in slabs of 64 inputs. A column has one leaf, one
+// chain. The segments of a row-parallel linear are spread, in slices, over the k groups and the blocks of the cluster, and their
+// values meet in shared memory: every warpgroup sends its leaves' values to the block that merges that part of the outputs.
 //
 // Weights do not depend on earlier kernels: the rings are filled with them, and the second cache is asked for some more, before
 // the wait for those.
@@ -139,10 +139,7 @@ __device__ void consume(const Block<kTokens, kRow, kGrouped, kDepth, kSends>& bl
   const bool counts = output_warp * 16 < task.tile_outputs;  // else it has multiplied rubbish
   const int weight_bytes = task.tile_outputs * kLine, weight_slab = task.tile_outputs * (kLine / 16);
   const int consumers = task.row_groups * task.k_groups * 128;
-  const bool direct = task.slots == 0;
-  // The first slice of a fold keeps its leaves together; a segment, and every leaf behind the first slice, goes alone.
-  const bool folds = !kRow && slice == 0;
-  const int slot_of_leaf_0 = kRow ? 0 : 1 - block.first_leaf(1);
+  const bool direct = !kRow || task.slots == 0;
 
   int stage = 0;
   uint32_t parity = 0;
@@ -209,22 +206,15 @@ __device__ void consume(const Block<kTokens, kRow, kGrouped, kDepth, kSends>& bl
           add(pair, four, four);
         }
         if (subtrees && i < last) continue;
+        if (!direct && counts) send_values(block, total, subtrees ? slice : leaf, output_warp);
       } else {
-        if (leaf > first_leaf && (direct || folds)) {
-          add(total, acc, total);
-        } else {
-          copy(acc, total);
-        }
-        if (folds && leaf + 1 < last_leaf) continue;
+        copy(acc, total);
       }
-      if (direct || !counts) continue;
-      const int slot = subtrees ? slice : folds ? 0 : slot_of_leaf_0 + leaf;
-      send_values(block, total, slot, output_warp);
     }
     const auto work = block.work(tile);
     if (direct) {
       if (counts) write_values<kTokens, kRow, kGrouped, kSends>(task, work, output_warp, total, turn);
-    } else {
+    } else if constexpr (kRow) {
       if (task.cluster == 1) {
         ptx::named_barrier_sync(1, consumers);
       } else {

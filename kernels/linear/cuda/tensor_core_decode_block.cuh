@@ -11,7 +11,6 @@ namespace invar::cuda::tc::decode {
 
 constexpr int kLine = 128;  // bytes
 constexpr int kBarrierBytes = 1024;
-constexpr int kLeafBlocks = numerics::kColumnLeafTc / static_cast<int>(kBlockInputs);
 
 struct DecodeTask {
   const std::byte* weights;  // one matrix; else of each group
@@ -71,7 +70,7 @@ struct Block {
   __device__ int first_leaf(int slice) const { return slice * task.leaves / slices(); }
   __device__ int leaf_block(int leaf) const {
     if constexpr (kRow) return task.leaf_begin[leaf];
-    return min(leaf * (kLeafBlocks / kDepth), task.blocks);
+    return leaf ? task.blocks : 0;
   }
   __device__ int first_tile() const { return blockIdx.x / task.cluster; }
   __device__ int tile_step() const { return gridDim.x / task.cluster; }

@@ -47,14 +47,10 @@ std::optional<DecodePlan> decode_plan(const LinearShape& shape, const DecodeChoi
   plan.threads = (plan.row_groups * 4 + c.producers) * c.k_groups * 32;
   if (plan.threads > most_decode_threads(plan.tokens, shape.by_segments)) return std::nullopt;
   plan.tiles = (shape.outputs + c.tile_outputs - 1) / c.tile_outputs * c.row_tiles;
-  // The first slice of a fold ships the fold of its leaves, every other leaf's
-  // value goes alone.
   if (shape.by_segments) {
     plan.subtrees = shape.whole_tree && shape.leaves() % slices == 0 &&
                     (shape.leaves() / slices < 8 || plan.tokens <= kMostTokensOfEightSegments);
     plan.slots = plan.subtrees ? (slices > 1 ? slices : 0) : shape.leaves() > 1 ? shape.leaves() : 0;
-  } else if (slices > 1) {
-    plan.slots = 1 + shape.leaves() - shape.leaves() / slices;
   }
   const int pieces = (c.tile_outputs + 15) / 16 * plan.tokens * 4;
   plan.share = (pieces + c.cluster - 1) / c.cluster;
@@ -95,63 +91,33 @@ int even_tile(int outputs, int blocks, int rounds, int unit) { return round_up(b
 // KB of weights that each of `per_multiprocessor` blocks asks the second cache for, `way` blocks of k being its slice.
 int kb_ahead(int way, int per_multiprocessor) { return way >= (per_multiprocessor == 1 ? 56 : 96) ? 96 : 48; }
 
-constexpr int kFewestOutputs = 24;  // of a thin matrix's tile: with fewer only the number of blocks grows
-
-// A slice of k of a thin matrix so short that a ring takes it whole, before the x of the call is there: what is left of the call
-// is its chains. Blocks on half of the multiprocessors at most: the next call's fill their rings on the others meanwhile.
-std::vector<DecodeChoice> whole_slice_choices(const LinearShape& shape, const Chip& chip, int unit) {
-  int cluster = 1;
-  while (2 * cluster <= std::min(shape.leaves(), kMostCluster)) cluster *= 2;
-  const int even = even_tile(shape.outputs * cluster, chip.multiprocessors / 2, 1, unit);
-  const int tile = std::max(even, round_up(kFewestOutputs, unit)), tokens = rounded_rows(shape.rows, 1);
-  const int slice = blocks_of(shape.leaves(), cluster) * shape.leaf_begin[1];
-  if (tokens > most_decode_tokens(2) || tile > kWgmmaOutputs || (tile + tokens) * kLine * slice > chip.block_shared) return {};
-  std::vector<DecodeChoice> choices;
-  // Of 32 rows a stage too many for the ring is a small one.
-  if (tokens <= 16) choices.push_back({.tile_outputs = tile, .cluster = cluster, .depth = 4});
-  choices.push_back({.tile_outputs = tile, .cluster = cluster, .depth = 2});
-  return choices;
-}
-
-// Of a matrix so thin that the memory is hardly the limit. A leaf is one chain on one multiprocessor, which takes in, for each 64
-// inputs, a line of 128 bytes for each output and each row of its tile; with few of them the chain's own steps are what takes
-// time. A row weighs twice as much as an output: it makes the steps longer too.
+// Of a matrix so thin that blocks for half of the multiprocessors take it in tiles of one warpgroup. A call then is a chain over
+// all of K, which is no shorter however many blocks there are: what helps is that the next calls' blocks fill their rings on
+// other multiprocessors meanwhile, tiles of few rows, and deep stages.
 std::vector<DecodeChoice> thin_column_choices(const LinearShape& shape, const Chip& chip, int unit) {
-  constexpr int kLinesOfStep = 40;
-  constexpr int kLinesOfThree = 48;  // of a stage whose ring is long enough though three blocks share a multiprocessor
-  const bool much = int64_t{shape.outputs} * shape.leaf_begin.back() * kLine >= 12 << 20;  // the memory is not far from the limit
-  int64_t least = std::numeric_limits<int64_t>::max();
-  DecodeChoice best;
-  for (int cluster = 1; cluster <= std::min(shape.leaves(), kMostCluster); cluster *= 2)
-    for (int row_tiles = 1; row_tiles == 1 || (row_tiles <= 4 && shape.rows > 8 * row_tiles); row_tiles *= 2) {
-      const int tokens = rounded_rows(shape.rows, row_tiles);
-      if (blocks_of(shape.rows, tokens) != row_tiles) continue;
-      // Larger clusters leave a multiprocessor here and there to nobody.
-      const int blocks = cluster * row_tiles > 2 ? chip.multiprocessors * 10 / 11 : chip.multiprocessors;
-      const int even = even_tile(shape.outputs * cluster * row_tiles, blocks, 1, unit);
-      const int tile = std::max(even, round_up(kFewestOutputs, unit)), lines = tile + tokens;
-      if (row_tiles > 1 && tile > kWgmmaOutputs) continue;
-      const int64_t time = blocks_of(shape.leaves(), cluster) * int64_t{std::max(2 * kLinesOfStep, tile + 2 * tokens)};
-      if (time >= least) continue;
-      least = time;
-      best = {.tile_outputs = tile,
-              .cluster = cluster,
-              .resident = lines <= kLinesOfThree && !much ? 3 : 2,
-              .ahead = much ? 48 : 0,
-              .row_tiles = row_tiles,
-              .producers = 2};
-    }
+  constexpr int kFewestOutputs = 24;   // with fewer only the number of blocks grows ...
+  constexpr int kFewestOfLong = 16;    // ... which long chains can do with: a block has less to fetch
+  constexpr int kMostOfRowTiles = 48;  // with more, rows had better not be fetched by so many
+  constexpr int kLong = 96;
+  const int mp = chip.multiprocessors, rows = shape.rows;
+  const auto tile_of = [&](int row_tiles, int blocks, int fewest) {
+    return std::max(even_tile(shape.outputs * row_tiles, blocks, 1, unit), round_up(fewest, unit));
+  };
   std::vector<DecodeChoice> choices;
-  if (!much) choices = whole_slice_choices(shape, chip, unit);
-  // Two leaves of 64 rows one behind the other, in tiles of 16 rows, and the other half of the multiprocessors for the next call.
-  if (!much && shape.rows > 48 && shape.leaves() == 2) {
-    const int tile = even_tile(shape.outputs * 4, chip.multiprocessors / 2, 1, unit);
-    if (tile <= kWgmmaOutputs) choices.push_back({.tile_outputs = tile, .row_tiles = 4, .depth = 4});
-  }
-  // Two leaves of 64 rows one behind the other: half as many blocks take in x, and no values cross.
-  if (shape.rows > 32 && shape.leaves() == 2 && best.cluster == 2 && best.row_tiles == 1 && best.tile_outputs <= 48)
-    choices.push_back({.tile_outputs = best.tile_outputs, .producers = 2});
-  choices.push_back(best);
+  const auto add = [&](DecodeChoice choice) {
+    for (int depth : {choice.row_tiles > 1 || choice.tile_outputs <= 40 ? 4 : 2, 2, 1}) {
+      choice.depth = depth;
+      choices.push_back(choice);
+    }
+  };
+  if (const int tile = tile_of(1, mp * 2 / 3, kFewestOfLong); rows <= 8 && shape.leaf_begin.back() >= kLong && tile <= 24)
+    add({.tile_outputs = tile, .resident = 2, .ahead = 48});
+  // Blocks of three calls at a time, where that makes no large tiles.
+  if (const int tile = tile_of(1, mp / 3, kFewestOutputs); rows <= 8 && tile <= 32)
+    add({.tile_outputs = tile, .ahead = 96, .producers = 2});
+  for (int row_tiles : {4, 2, 1})
+    if (const int tile = tile_of(row_tiles, mp / 2, kFewestOutputs); row_tiles == 1 || tile <= kMostOfRowTiles)
+      add({.tile_outputs = tile, .ahead = row_tiles == 4 || rows > 32 ? 48 : 96, .row_tiles = row_tiles, .producers = 2});
   return choices;
 }
 
@@ -159,6 +125,7 @@ std::vector<DecodeChoice> thin_column_choices(const LinearShape& shape, const Ch
 std::vector<DecodeChoice> column_choices(const LinearShape& shape, const Chip& chip, int unit) {
   const int mp = chip.multiprocessors, way = shape.leaf_begin.back(), rows = shape.rows;
   const int tiles = blocks_of(shape.outputs, kWgmmaOutputs), even = even_tile(shape.outputs, mp, 1, unit);
+  if (even_tile(shape.outputs, mp / 2, 1, unit) <= kWgmmaOutputs) return thin_column_choices(shape, chip, unit);
   if (even > 72) {
     // Two blocks a multiprocessor, in as few even rounds as their registers allow; of 64 rows x takes so much of a small tile's
     // way that one large tile is better.
@@ -170,12 +137,11 @@ std::vector<DecodeChoice> column_choices(const LinearShape& shape, const Chip& c
     const bool asks = rows <= 16 ? tile < 128 : rows <= 32;
     return {{.tile_outputs = tile, .resident = 2, .ahead = asks ? kb_ahead(way, 2) : 0}};
   }
-  if (even >= 48) {
-    if (rows <= 16) return {{.tile_outputs = even, .cluster = 2, .resident = 2, .ahead = kb_ahead(way / 2, 2)}};
-    if (rows <= 32 && way > 96) return {{.tile_outputs = even}};
-    return {{.tile_outputs = rows <= 32 ? kWgmmaOutputs : even, .resident = 2, .ahead = kb_ahead(way, rows <= 32 ? 1 : 2)}};
-  }
-  return thin_column_choices(shape, chip, unit);
+  if (rows <= 16 && way >= 96) return {{.tile_outputs = even, .resident = 3, .ahead = 96}};
+  if (rows <= 8) return {{.tile_outputs = even, .depth = 4}, {.tile_outputs = even, .depth = 2}, {.tile_outputs = even}};
+  if (rows <= 16) return {{.tile_outputs = even, .resident = 3, .ahead = 48, .producers = 2}};
+  if (rows <= 32 && way > 96) return {{.tile_outputs = even}};
+  return {{.tile_outputs = rows <= 32 ? kWgmmaOutputs : even, .resident = 2, .ahead = kb_ahead(way, rows <= 32 ? 1 : 2)}};
 }
 
 std::vector<DecodeChoice> row_choices(const LinearShape& shape, const Chip& chip) {
@@ -184,7 +150,7 @@ std::vector<DecodeChoice> row_choices(const LinearShape& shape, const Chip& chip
   if (tiles > mp) return {{.resident = 2, .ahead = kb_ahead(way, 2)}};
   std::vector<DecodeChoice> choices;
   if (rows <= 16 && way > 8 && leaves <= 2 && 2 * tiles <= mp) {
-    // Whole in a ring, as in whole_slice_choices; some more blocks than half of the multiprocessors do no harm.
+    // Whole in a ring before the x of the call is there; some more blocks than half of the multiprocessors do no harm.
     const int whole = std::min(kWgmmaOutputs, (chip.block_shared / (kLine * way) - 16) / 8 * 8);
     if (whole >= 56)
       for (int depth : {4, 2}) choices.push_back({.tile_outputs = whole, .depth = depth});
@@ -244,7 +210,7 @@ DecodePlan decode_plan(const LinearShape& shape, const Chip& chip, int unit) {
 std::vector<DecodePlan> decode_plans(const LinearShape& shape, const Chip& chip) {
   std::vector<DecodePlan> plans;
   const int mp = chip.multiprocessors;
-  for (int row_tiles = 1; row_tiles == 1 || (row_tiles <= 4 && shape.rows > 8 * row_tiles); row_tiles *= 2)
+  for (int row_tiles : {1, 2, 4})
     for (int cluster : {1, 2, 3, 4, 8})
       for (int tile = 8; tile <= 256; tile += 8) {
         const int of_outputs = cluster * row_tiles;
@@ -252,7 +218,7 @@ std::vector<DecodePlan> decode_plans(const LinearShape& shape, const Chip& chip)
         // The smallest tiles that so many blocks allow; no round with many multiprocessors idle, but one round may be what a
         // chain's length or the bytes of x allow.
         if (tile > 8 && tile != kWgmmaOutputs && blocks_of(shape.outputs, tile - 8) * of_outputs == blocks) continue;
-        if (tile != kWgmmaOutputs && blocks * 100 < (rounds == 1 ? 45 : 88 * rounds) * mp) continue;
+        if (tile != kWgmmaOutputs && blocks * 100 < (rounds == 1 ? 20 : 88 * rounds) * mp) continue;
         if (tile == 8 && rounds > 2) continue;
         if (rounds > 3 && (of_outputs > 1 || (tile != kWgmmaOutputs && (rounds > 12 || tile < 80)))) continue;
         for (int k_groups : {1, 2, 4})

@@ -17,8 +17,8 @@ inline constexpr int64_t kMostDecodeRows = 64;
 // throws those results away.
 struct DecodeChoice {
   int tile_outputs = 64;  // of a block: a multiple of 8; a warpgroup for each 64 begun, all with one copy of x
-  int k_groups = 1;       // such sets of warpgroups behind each other in k
-  int cluster = 1;        // blocks behind each other in k
+  int k_groups = 1;       // such sets of warpgroups behind each other in k: of segments only, a column is one chain
+  int cluster = 1;        // blocks behind each other in k, likewise
   int resident = 1;       // blocks meant to share a multiprocessor: of this call, or the next call's, which fetch weights already
   int ahead = 0;          // KB of weights that a block asks the second cache for, beyond its rings
   int row_tiles = 1;      // 1, 2 or 4 blocks side by side in the rows, of the same outputs: each takes in fewer bytes of x

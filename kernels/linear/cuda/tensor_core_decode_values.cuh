@@ -7,43 +7,6 @@
 
 namespace invar::cuda::tc::decode {
 
-// Writes the values of a thread's two outputs `output` and `output` + 8 for one row.
-template <bool kRow, bool kGrouped, bool kSends>
-__device__ void write_pair(const DecodeTask& task, int output, bool first, bool second, int64_t row, float v, float w,
-                           int64_t area) {
-  if constexpr (kRow) {
-    const int64_t at = row * task.outputs + output;
-    if (kSends) {
-      if (first) send_value(task.targets, area + at, v);
-      if (second) send_value(task.targets, area + at + 8, w);
-      return;
-    }
-    if (kGrouped && task.y) {
-      if (first) task.y[at] = numerics::bf(v);
-      if (second) task.y[at + 8] = numerics::bf(w);
-      return;
-    }
-    if (first) task.partials[at] = v;
-    if (second) task.partials[at + 8] = w;
-  } else {
-    if (task.bias && first) v = numerics::add(v, numerics::widen(task.bias[output]));
-    if (task.bias && second) w = numerics::add(w, numerics::widen(task.bias[output + 8]));
-    if (task.gated_width) {
-      const int j = output / 16 * 8 + output % 8;
-      if (j < task.gated_width) task.y[row * task.y_stride + j] = numerics::silu_mul(numerics::bf(v), numerics::bf(w));
-      return;
-    }
-    const int64_t at = row * task.y_stride + output;
-    if (task.y) {
-      if (first) task.y[at] = numerics::bf(v);
-      if (second) task.y[at + 8] = numerics::bf(w);
-    } else {
-      if (first) task.y_fp32[at] = v;
-      if (second) task.y_fp32[at + 8] = w;
-    }
-  }
-}
-
 // The four values that wgmma leaves in a thread for eight tokens are a piece of sixteen bytes; pieces are numbered through a
 // tile: [warp, those of all row groups][token tile][lane]. Value i of a piece is output + i / 2 * 8, token + i mod 2.
 template <int kTokens>
@@ -212,9 +175,9 @@ __device__ void merge_and_send(const Block<kTokens, kRow, kGrouped, kDepth, kSen
 }
 
 // The share of a tile that this block merges, by all its consumers.
-template <int kTokens, bool kRow, bool kGrouped, int kDepth, bool kSends>
-__device__ void merge_share(const Block<kTokens, kRow, kGrouped, kDepth, kSends>& block,
-                            const typename Block<kTokens, kRow, kGrouped, kDepth, kSends>::Work& work, int thread, int threads,
+template <int kTokens, bool kGrouped, int kDepth, bool kSends>
+__device__ void merge_share(const Block<kTokens, true, kGrouped, kDepth, kSends>& block,
+                            const typename Block<kTokens, true, kGrouped, kDepth, kSends>::Work& work, int thread, int threads,
                             uint32_t turn) {
   const DecodeTask& task = block.task;
   const int64_t area = kSends ? area_in_turn(task.targets, turn) : 0;
@@ -233,20 +196,25 @@ __device__ void merge_share(const Block<kTokens, kRow, kGrouped, kDepth, kSends>
     const auto merged = [&](uint32_t at) {
       const auto load = [&](int slot) { return ptx::load_shared_float(at + slot * step); };
       float v = load(0);
-      if constexpr (kRow) {
-        if (task.slots >= 2) v = numerics::add(v, load(1));
-        if (task.slots >= 4) v = numerics::add(v, numerics::add(load(2), load(3)));
-        if (task.slots == 8)
-          v = numerics::add(v, numerics::add(numerics::add(load(4), load(5)), numerics::add(load(6), load(7))));
-      } else {
-#pragma unroll 8
-        for (int slot = 1; slot < task.slots; ++slot) v = numerics::add(v, load(slot));
-      }
+      if (task.slots >= 2) v = numerics::add(v, load(1));
+      if (task.slots >= 4) v = numerics::add(v, numerics::add(load(2), load(3)));
+      if (task.slots == 8) v = numerics::add(v, numerics::add(numerics::add(load(4), load(5)), numerics::add(load(6), load(7))));
       return v;
     };
-    if (!kRow || task.subtrees) {
-      write_pair<kRow, kGrouped, kSends>(task, output, true, in_tile + 8 < last, row, merged(from), merged(from + 8), area);
-    } else if constexpr (kRow) {
+    const auto write = [&](int64_t at, float v) {
+      if (kSends)
+        send_value(task.targets, area + at, v);
+      else if (kGrouped && task.y)
+        task.y[at] = numerics::bf(v);
+      else
+        task.partials[at] = v;
+    };
+    if (task.subtrees) {
+      const int64_t at = row * task.outputs + output;
+      const float v = merged(from), w = merged(from + 8);
+      write(at, v);
+      if (in_tile + 8 < last) write(at + 8, w);
+    } else {
       for (int i = 0; i < 2 && in_tile + 8 * i < last; ++i) {
         float segment[numerics::kSegments];
         int slot = 0;
@@ -266,7 +234,5 @@ __device__ void merge_share(const Block<kTokens, kRow, kGrouped, kDepth, kSends>
     }
   }
 }
-
-// One warpgroup multiplies the outputs of its row group with its slice of k.
 
 }  // namespace invar::cuda::tc::decode

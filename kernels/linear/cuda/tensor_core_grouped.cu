@@ -71,12 +71,12 @@ void prefill_groups(const Device& device, const GroupedLinear& p, const LinearSh
   task.x = p.x;
   task.x_stride = p.x_stride;
   task.index = p.index;
-  task.minus_zero = -0.0f;
   task.y = y;
   task.y_fp32 = y_fp32;
   task.y_stride = y_stride;
   using enum PrefillMerge;
-  if (shape.leaves() == 1) return grouped::run<kChain, 256>(device, p.inputs, task);
+  const bool rounds = y && task.last_block - task.first_block >= grouped::kMostBeside;
+  if (shape.leaves() == 1 && rounds) return grouped::run<kChain, 256>(device, p.inputs, task);
   if (shape.by_segments && shape.leaves() == 8) return grouped::run<kTree, 128, 8>(device, p.inputs, task);
   if (shape.by_segments && shape.leaves() == 4) return grouped::run<kTree, 128, 4>(device, p.inputs, task);
   grouped::run<kFold, 192>(device, p.inputs, task);

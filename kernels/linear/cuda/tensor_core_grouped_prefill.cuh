@@ -11,35 +11,51 @@
 
 namespace invar::cuda::tc::grouped {
 
+// Blocks of the next tile that are multiplied beside a gated tile's way out.
+constexpr int kMostBeside = 8;
+
 // One thread's: the weights of a stage, which expects `more` bytes besides.
 template <class T>
-__device__ void fetch_weights(const GroupedTask& task, const Ring<T>& ring, const TileWalk::Work& work, int block, int stage,
-                              int more) {
-  const int bytes = min(T::kColumns, task.padded - work.column) * kLine;
+__device__ void fetch_weights(const GroupedTask& task, const Ring<T>& ring, const std::byte* weights, int column, int block,
+                              int stage, int more) {
+  const int bytes = min(T::kColumns, task.padded - column) * kLine;
   ptx::barrier_expect(ring.full(stage), bytes + more);
-  ptx::copy_bulk(ring.weights(stage), work.weights + (int64_t{block} * task.padded + work.column) * kLine, bytes,
-                 ring.full(stage));
+  ptx::copy_bulk(ring.weights(stage), weights + (int64_t{block} * task.padded + column) * kLine, bytes, ring.full(stage));
 }
 
-// By one thread: rows in boxes.
+// By one thread: rows in boxes of 64.
 template <class T>
 __device__ void produce(const GroupedTask& task, const CUtensorMap* x_map, const Ring<T>& ring) {
+  constexpr int kBoxRows = kTileRows / 2, kBoxBytes = kBoxRows * kLine;
   ptx::prefetch_tensor_map(x_map);
+  TileWalk walk(task, ring.groups(task.groups.count), T::kColumns);
   int stage = 0;
   uint32_t parity = 1;
-  for (TileWalk walk(task, ring.groups(task.groups.count), T::kColumns); !walk.done(); walk.next()) {
-    const auto work = walk.work();
+  int unit = blockIdx.x;
+  while (unit < walk.units) {
+    const int taken = walk.take();
+    const std::byte* weights;
+    const Work work = walk.work(unit, &weights);
+    const bool half = work.row_end - work.row <= kBoxRows;
 #pragma unroll 1
     for (int block = task.first_block; block < task.last_block; ++block) {
       ptx::barrier_wait(ring.empty(stage), parity);
-      fetch_weights(task, ring, work, block, stage, T::kRowBytes);
+      if (block == task.first_block) ring.set_work(stage, work);
+      fetch_weights(task, ring, weights, work.column, block, stage, half ? kBoxBytes : 2 * kBoxBytes);
       ptx::copy_box(ring.rows(stage), x_map, work.row, block * static_cast<int>(kBlockInputs), ring.full(stage));
+      if (!half)
+        ptx::copy_box(ring.rows(stage) + kBoxBytes, x_map, work.row + kBoxRows, block * static_cast<int>(kBlockInputs),
+                      ring.full(stage));
       if (++stage == T::kStages) {
         stage = 0;
         parity ^= 1;
       }
     }
+    unit = walk.unit_of(taken);
   }
+  ptx::barrier_wait(ring.empty(stage), parity);
+  ring.set_work(stage, {-1, 0, 0});
+  ptx::barrier_arrive(ring.full(stage));
 }
 
 // By all threads of the warpgroup: eight have a row, 16 bytes each. Rows that the group has not are not fetched: what lies there
@@ -51,10 +67,14 @@ __device__ void gather(const GroupedTask& task, const Ring<T>& ring) {
   const uint32_t place = first * kLine + ((piece ^ (first & 7)) << 4);
   const uint4* x = reinterpret_cast<const uint4*>(task.x) + piece;
   const auto stride = static_cast<uint32_t>(task.x_stride / 8);
+  TileWalk walk(task, ring.groups(task.groups.count), T::kColumns);
   int stage = 0;
   uint32_t parity = 1;
-  for (TileWalk walk(task, ring.groups(task.groups.count), T::kColumns); !walk.done(); walk.next()) {
-    const auto work = walk.work();
+  int unit = blockIdx.x;
+  while (unit < walk.units) {
+    const int taken = thread == 0 ? walk.take() : 0;
+    const std::byte* weights;
+    const Work work = walk.work(unit, &weights);
     const int rows = work.row_end - work.row - first;
     uint32_t from[kRows];  // in units of 16 bytes
 #pragma unroll
@@ -66,7 +86,10 @@ __device__ void gather(const GroupedTask& task, const Ring<T>& ring) {
     for (int block = task.first_block; block < task.last_block; ++block) {
       const uint32_t to = ring.rows(stage) + place;
       ptx::barrier_wait(ring.empty(stage), parity);
-      if (thread == 0) fetch_weights(task, ring, work, block, stage, 0);
+      if (thread == 0) {
+        if (block == task.first_block) ring.set_work(stage, work);
+        fetch_weights(task, ring, weights, work.column, block, stage, 0);
+      }
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
         if (i * 16 < rows) ptx::copy_16_bytes(to + i * 16 * kLine, x + from[i] + block * 8, true);
@@ -76,7 +99,18 @@ __device__ void gather(const GroupedTask& task, const Ring<T>& ring) {
         parity ^= 1;
       }
     }
+    // The next tile is one thread's to know. The first wait is for those who have not read this one's yet.
+    ptx::named_barrier_sync(kGatherBarrier, 128);
+    if (thread == 0) ptx::store_shared_int(ring.place_of_unit(), walk.unit_of(taken));
+    ptx::named_barrier_sync(kGatherBarrier, 128);
+    unit = ptx::load_shared_int(ring.place_of_unit());
   }
+  ptx::barrier_wait(ring.empty(stage), parity);
+  if (thread == 0) {
+    ring.set_work(stage, {-1, 0, 0});
+    ptx::barrier_arrive(ring.full(stage));
+  }
+  ptx::barrier_arrive(ring.full(stage));
 }
 
 // A warpgroup's way through the ring.
@@ -106,16 +140,23 @@ struct Reader {
     release(stage);
     next();
   }
-  // One block of 64 k times this warpgroup's rows, which begin at `row` of the tile, into d; leaves it under way. A tree's leaves
-  // begin where `accumulate` is known to be 0 when this is compiled: their set is then free before, for other values.
-  __device__ __forceinline__ void multiply(float (&d)[T::kValues], int row, int accumulate) {
+  // The tile that begins here; row < 0: none, that was all.
+  __device__ Work work() const {
+    ptx::barrier_wait(ring.full(stage), parity);
+    return ring.work(stage);
+  }
+  // One block of 64 k times this warpgroup's rows, which begin at `row` of the tile, into d, from +0 where a leaf begins; leaves
+  // it under way, and only it. That a leaf begins is known when this is compiled: d is then free before, for other values.
+  template <bool kBegins>
+  __device__ __forceinline__ void multiply(float (&d)[T::kValues], int row) {
     ptx::barrier_wait(ring.full(stage), parity);
     if constexpr (T::kGather) ptx::fence_async_shared();  // threads brought the rows, not the copy engine
     const uint64_t a = ptx::matrix_descriptor(ring.rows(stage) + row * kLine);
     const uint64_t b = ptx::matrix_descriptor(ring.weights(stage));
     ptx::warpgroup_fence();
 #pragma unroll
-    for (int step = 0; step < 4; ++step) ptx::Wgmma<T::kColumns>::multiply(d, a + step * 2, b + step * 2, accumulate || step);
+    for (int step = 0; step < 4; ++step)
+      ptx::Wgmma<T::kColumns>::multiply(d, a + step * 2, b + step * 2, kBegins && step == 0 ? 0 : 1);
     ptx::warpgroup_commit();
     ptx::warpgroup_wait<1>();
     if (held >= 0) release(held);
@@ -129,125 +170,124 @@ struct Reader {
   }
 };
 
-// Both warpgroups at one tile.
+// Both warpgroups at one tile, 64 rows each; one that has none passes the tile by. Where a tile's values leave while the next one
+// is multiplied, that one begins without a condition, or the compiler would wait for every multiplication.
 template <class T>
 __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
-  constexpr PrefillMerge kMerge = T::kMerge;
-  const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  const uint32_t own = ring.own(warpgroup * 4 + warp);
-  float acc[T::kValues];
-  float other[T::kTwo ? T::kValues : 4];  // accumulators of the second leaf
-  Reader<T> reader(ring);
-  int block = 0;
-  // Multiplies blocks [block, end) into d, a chain from +0; the last one may be under way behind it.
-  const auto leaf = [&](float(&d)[T::kValues], int end) {
-    int accumulate = 0;
-#pragma unroll 1
-    do {
-      reader.multiply(d, warpgroup * 64, accumulate);
-      accumulate = 1;
-    } while (++block < end);
-  };
-
-  TileWalk walk(task, ring.groups(task.groups.count), T::kColumns);
-  if (walk.done()) return;
-  auto following = walk.work();
-#pragma unroll 1
-  for (bool more = true; more;) {
-    const auto work = following;
-    block = task.first_block;
-    const auto look_ahead = [&] {
-      walk.next();
-      more = !walk.done();
-      if (more) following = walk.work();
-    };
-    if (work.row + warpgroup * 64 >= work.row_end) {  // no row for this warpgroup
-#pragma unroll 1
-      for (; block < task.last_block; ++block) reader.pass(warpgroup);
-      look_ahead();
-      continue;
-    }
-    const int row = work.row + warpgroup * 64 + warp * 16;
-    ptx::forget(acc);
-    ptx::forget(other);
-    leaf(acc, task.leaf_end(0));
-    look_ahead();  // while it multiplies
-    if constexpr (kMerge == PrefillMerge::kChain) {
-      reader.drain();
-      ptx::pin(acc);
-    } else if constexpr (kMerge == PrefillMerge::kFold) {
-      if (task.leaves == 1) {
-        reader.drain();
-        ptx::pin(acc);
-      } else {
-        int i = 1;
-#pragma unroll 1
-        do {
-          leaf(other, task.leaf_end(i));
-          reader.drain();
-          ptx::pin(acc);
-          ptx::pin(other);
-#pragma unroll
-          for (int j = 0; j < T::kValues; ++j) acc[j] = numerics::add(acc[j], other[j]);
-        } while (++i < task.leaves);
-      }
-    }
-    boxes_are_free();
-    if (task.gated)
-      write_gated(task, y_map, acc, row, work.row_end, work.column / 2, own);
-    else
-      write_tile<T>(task, y_map, acc, row, work.row_end, work.column, own);
-  }
-  if (lane == 0) ptx::wait_stores_read<0>();
-}
-
-// The same for a tree of four or eight leaves, some of one block; a tile leaves while the next one begins. Nothing of it stands
-// behind a condition, or the compiler would wait for every multiplication: a warpgroup without a row multiplies what lies there,
-// and writes nothing.
-template <class T>
-__device__ void consume_tree(const GroupedTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
   const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, first_row = warpgroup * 64;
   const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;
-  float acc[T::kValues], other[T::kValues], third[T::kValues];
+  float acc[T::kValues];
   Reader<T> reader(ring);
   int block = 0;
   // A leaf's first block is under way in d behind this, and all before it is complete.
   const auto begin = [&](float(&d)[T::kValues]) {
-    reader.multiply(d, first_row, 0);
+    reader.template multiply<true>(d, first_row);
     ++block;
   };
-  const auto go_on = [&](float(&d)[T::kValues], int leaf) {
-    const int end = task.leaf_begin[leaf + 1];
+  const auto go_on = [&](float(&d)[T::kValues], int end) {
 #pragma unroll 1
-    for (; block < end; ++block) reader.multiply(d, first_row, 1);
+    for (; block < end; ++block) reader.template multiply<false>(d, first_row);
   };
-  TileWalk walk(task, ring.groups(task.groups.count), T::kColumns);
-  if (walk.done()) return;
-  auto following = walk.work();
-  block = task.first_block;
-  begin(acc);
+  // The next tile that has rows for this warpgroup.
+  const auto find = [&](Work* work) {
+    for (;;) {
+      *work = reader.work();
+      block = task.first_block;
+      if (work->row < 0) return false;
+      if (work->row + first_row < work->row_end) return true;
 #pragma unroll 1
-  for (;;) {
-    const auto work = following;
-    walk.next();
-    const bool more = !walk.done();
-    if (more) following = walk.work();
-    multiply_tree<T::kLeaves>(acc, other, third, sums, begin, go_on, [&] { reader.drain(); });
-    const auto write = [&] {
-      // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
-      if constexpr (T::kSums)
-        __syncwarp();
-      else
-        boxes_are_free();
-      write_tile<T>(task, y_map, third, work.row + first_row + warp * 16, work.row_end, work.column, own);
-    };
-    if (!more) {
-      write();
-      break;
+      for (int i = task.first_block; i < task.last_block; ++i) reader.pass(warpgroup);
     }
-    block = task.first_block;
-    begin(acc);
-    write();
+  };
+  Work following;
+  if (!find(&following)) return;
+  begin(acc);
+  if constexpr (T::kTree) {
+    float other[T::kValues], third[T::kValues];
+    const auto to_leaf_end = [&](float(&d)[T::kValues], int leaf) { go_on(d, task.leaf_begin[leaf + 1]); };
+#pragma unroll 1
+    for (;;) {
+      const Work work = following;
+      const auto write = [&] {
+        if constexpr (T::kSums) add_sums(sums, third);
+        // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
+        if constexpr (T::kSums)
+          __syncwarp();
+        else
+          boxes_are_free();
+        write_tile<T>(task, y_map, third, work.row + first_row + warp * 16, work.row_end, work.column, own);
+      };
+      const auto drain = [&] { reader.drain(); };
+      if constexpr (T::kLeaves == 8)
+        multiply_short_tree(acc, other, third, sums, begin, to_leaf_end, drain);
+      else
+        multiply_tree<T::kLeaves>(acc, other, third, sums, begin, to_leaf_end, drain);
+      if (!find(&following)) {
+        write();
+        break;
+      }
+      begin(acc);
+      write();
+    }
+  } else if constexpr (T::kRounds) {
+#pragma unroll 1
+    for (;;) {
+      const Work work = following;
+      const int row = work.row + first_row + warp * 16;
+      go_on(acc, task.last_block);
+      reader.drain();
+      ptx::pin(acc);
+      uint32_t words[T::kValues / 2];
+      if (task.gated) {
+#pragma unroll
+        for (int i = 0; i < T::kValues / 2; ++i) words[i] = gate_and_up(acc, i);
+      } else {
+#pragma unroll
+        for (int i = 0; i < T::kValues / 2; ++i) words[i] = word(acc, i);
+      }
+      const auto write = [&](const auto& meanwhile) {
+        boxes_are_free();
+        if (task.gated)
+          write_gated<1>(task, y_map, words, row, work.row_end, work.column / 2, own, meanwhile);
+        else
+          write_tile<T>(task, y_map, words, row, work.row_end, work.column, own);
+      };
+      if (!find(&following)) {
+        write(Nothing());
+        break;
+      }
+      begin(acc);
+      write([&] {
+        reader.template multiply<false>(acc, first_row);
+        ++block;
+      });
+    }
+  } else {
+    float other[T::kValues];
+#pragma unroll 1
+    for (;;) {
+      const Work work = following;
+      const int row = work.row + first_row + warp * 16;
+      go_on(acc, task.leaf_end(0));
+      if (task.leaves > 1) {
+        begin(other);
+        go_on(other, task.leaf_end(1));
+        reader.drain();
+        ptx::pin(acc);
+        ptx::pin(other);
+        add_sets(acc, acc, other);
+      } else {
+        reader.drain();
+        ptx::pin(acc);
+      }
+      boxes_are_free();
+      if (task.gated)
+        write_gated(task, y_map, acc, row, work.row_end, work.column / 2, own);
+      else
+        write_tile<T>(task, y_map, acc, row, work.row_end, work.column, own);
+      if (!find(&following)) break;
+      begin(acc);
+    }
   }
   if (lane == 0) ptx::wait_stores_read<0>();
 }
@@ -280,10 +320,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     ptx::more_registers<T::kConsumerRegisters>();
-    if constexpr (T::kTree)
-      consume_tree<T>(task, &y_map, ring, warpgroup);
-    else
-      consume<T>(task, &y_map, ring, warpgroup);
+    consume<T>(task, &y_map, ring, warpgroup);
   }
 }
 
@@ -311,7 +348,9 @@ void run(const Device& device, int64_t inputs, GroupedTask task) {
                        : reinterpret_cast<uintptr_t>(task.y_fp32) % 8 == 0 && task.y_stride % 2 == 0;
   task.boxes = task.y ? task.wide_y : reinterpret_cast<uintptr_t>(task.y_fp32) % 16 == 0 && task.y_stride % 4 == 0;
   task.column_tiles = (task.outputs + kColumns - 1) / kColumns;
-  const CUtensorMap x_map = T::kGather ? CUtensorMap{} : tensor_map(device, task.x, task.rows, inputs, task.x_stride, kTileRows);
+  task.taken = device.cuda().taken;
+  const CUtensorMap x_map =
+      T::kGather ? CUtensorMap{} : tensor_map(device, task.x, task.rows, inputs, task.x_stride, kTileRows / 2);
   const CUtensorMap y_map = task.boxes ? output_map(device, task, T::kNarrow || task.gated) : CUtensorMap{};
   launch(device,
          {.grid = static_cast<unsigned>(chip_of(device).multiprocessors),

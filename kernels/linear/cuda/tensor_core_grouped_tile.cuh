@@ -13,9 +13,9 @@ namespace invar::cuda::tc::grouped {
 constexpr int kTileRows = 128;
 constexpr int kConsumers = 2;  // warpgroups
 constexpr int kThreads = (kConsumers + 1) * 128;
-constexpr int kLeafBlocks = numerics::kColumnLeafTc / static_cast<int>(kBlockInputs);
 constexpr int kBlockShared = 232448;  // bytes
-constexpr int kPassBarrier = 1;       // named; a warpgroup's own
+constexpr int kPassBarrier = 1;       // named; a consumer's own
+constexpr int kGatherBarrier = 3;     // the producers'
 constexpr int64_t kMostRowTiles = 65535;
 
 struct GroupedTask {
@@ -34,14 +34,11 @@ struct GroupedTask {
   Bf16* y;
   float* y_fp32;
   int64_t y_stride;
-  bool boxes;   // y may be written by the copy engine
-  bool wide_y;  // rows of y begin at multiples of 16 bytes
-  float minus_zero;
+  bool boxes;       // y may be written by the copy engine
+  bool wide_y;      // rows of y begin at multiples of 16 bytes
+  uint32_t* taken;  // device memory: tiles that blocks took beyond their first one; 0 between launches
 
-  __device__ int leaf_end(int leaf) const {
-    if (by_segments) return leaf_begin[leaf + 1];
-    return min((leaf + 1) * kLeafBlocks, last_block);
-  }
+  __device__ int leaf_end(int leaf) const { return by_segments ? leaf_begin[leaf + 1] : last_block; }
 };
 
 // kLeaves_: of a tree.
@@ -50,11 +47,12 @@ struct Tile {
   static constexpr PrefillMerge kMerge = kMerge_;
   static constexpr int kColumns = kColumns_, kLeaves = kLeaves_;
   static constexpr bool kTree = kMerge == PrefillMerge::kTree;
-  static constexpr bool kTwo = kMerge == PrefillMerge::kFold;  // sets of accumulators; of a tree three
-  static constexpr int kValues = kColumns / 2;                 // accumulators of a thread
+  static constexpr bool kRounds = kMerge == PrefillMerge::kChain;  // bf16 outputs of eight blocks of k and more
+  static constexpr int kValues = kColumns / 2;                     // accumulators of a thread
   // Rows come 16 bytes at a time, from all threads of the producers' warpgroup; else as boxes of a tensor map.
   static constexpr bool kGather = !kTree;
-  static constexpr int kProducerRegisters = kGather ? 56 : 40, kConsumerRegisters = kGather ? 224 : 232;
+  // Of 504 that a block begins with (three times 168): who asks for more waits for ever.
+  static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
   // Of a tree the sum of four waits in shared memory, where registers do not hold it.
   static constexpr int kSums = kTree && kLeaves == 8 ? kValues : 0;
 
@@ -68,7 +66,7 @@ struct Tile {
   static constexpr int kOwnBytes = kConsumers * 4 * kWarpBytes, kBarrierBytes = 256;
   static constexpr int kStages = (kBlockShared - 1024 - kBarrierBytes - kOwnBytes) / kStageBytes;
   static constexpr int kShared = 1024 + kStages * kStageBytes + kOwnBytes + kBarrierBytes;  // and the groups' tiles
-  static_assert(kStages >= 4 && kStages * 16 <= kBarrierBytes);
+  static_assert(kStages >= 4 && kStages * 32 + 16 <= kBarrierBytes);
 };
 
 // Where groups begin, in shared memory: what a tile is must be known without a wait for memory, a tile being some microseconds.
@@ -107,6 +105,11 @@ struct GroupTable {
   }
 };
 
+// Rows from `row` on, those before row_end count; outputs from `column` on. row < 0: no tile.
+struct Work {
+  int row, row_end, column;
+};
+
 // Where things lie in shared memory.
 template <class T>
 struct Ring {
@@ -118,27 +121,42 @@ struct Ring {
   __device__ uint32_t full(int stage) const { return base + T::kStages * T::kStageBytes + T::kOwnBytes + stage * 16; }
   __device__ uint32_t empty(int stage) const { return full(stage) + 8; }
   __device__ GroupTable groups(int count) const { return {full(0) + T::kBarrierBytes, count}; }
+  __device__ uint32_t place_of_unit() const { return full(0) + T::kBarrierBytes - 16; }
+  // Which tile begins with a stage: written before the stage is announced, read before it is released.
+  __device__ uint32_t place_of_work(int stage) const { return full(0) + T::kBarrierBytes / 2 + stage * 16; }
+  __device__ void set_work(int stage, const Work& work) const {
+    ptx::store_shared_int(place_of_work(stage), work.row);
+    ptx::store_shared_int(place_of_work(stage) + 4, work.row_end);
+    ptx::store_shared_int(place_of_work(stage) + 8, work.column);
+  }
+  __device__ Work work(int stage) const {
+    const uint4 words = ptx::load_shared_words(place_of_work(stage));
+    return {static_cast<int>(words.x), static_cast<int>(words.y), static_cast<int>(words.z)};
+  }
 };
 
-// The tiles of this block, one after the other: rows first, so that neighbouring blocks share weights, then outputs.
+// The tiles: rows first, so that blocks that are at it at the same time share weights, then outputs. A block takes the next one
+// when it comes to it: tiles take unequal times, and who is late by a tile finds its weights gone from the second-level cache.
 struct TileWalk {
   const GroupedTask& task;
   const GroupTable table;
-  int columns, unit, units, group = 0;
+  int columns, units, group = 0;
 
   __device__ TileWalk(const GroupedTask& t, const GroupTable& groups, int tile_columns)
-      : task(t), table(groups), columns(tile_columns), unit(blockIdx.x) {
+      : task(t), table(groups), columns(tile_columns) {
     units = table.row_tiles(table.count) * task.column_tiles;
   }
-  __device__ bool done() const { return unit >= units; }
-  __device__ void next() { unit += gridDim.x; }
 
-  // Rows from `row` on, those before row_end count; outputs from `column` on of `weights`.
-  struct Work {
-    const std::byte* weights;
-    int row, row_end, column;
-  };
-  __device__ Work work() {
+  // By one thread. Each block's first tile is that of its number. Who has a tile takes the next one, and there are as many takers
+  // as tiles.
+  __device__ int take() const { return static_cast<int>(atomicAdd(task.taken, 1u)); }
+  __device__ int unit_of(int taken) const {
+    if (taken == units - 1) *task.taken = 0;
+    return static_cast<int>(gridDim.x) + taken;
+  }
+
+  // Units ascend.
+  __device__ Work work(int unit, const std::byte** weights) {
     int first = table.row_tiles(group), last = table.row_tiles(group + 1);
     while (last * task.column_tiles <= unit) {
       ++group;
@@ -146,9 +164,9 @@ struct TileWalk {
       last = table.row_tiles(group + 1);
     }
     const int row_tiles = last - first, i = unit - first * task.column_tiles, column = i / row_tiles;
-    const auto weights = __ldg(reinterpret_cast<const unsigned long long*>(task.groups.weights) + group);
-    return {reinterpret_cast<const std::byte*>(weights), table.begin(group) + (i - column * row_tiles) * kTileRows,
-            table.begin(group + 1), column * columns};
+    *weights =
+        reinterpret_cast<const std::byte*>(__ldg(reinterpret_cast<const unsigned long long*>(task.groups.weights) + group));
+    return {table.begin(group) + (i - column * row_tiles) * kTileRows, table.begin(group + 1), column * columns};
   }
 };
 

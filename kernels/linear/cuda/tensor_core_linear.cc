@@ -78,6 +78,8 @@ bool linear_gated(const Device& device, const GatedLinear& p) {
 void linear_row(const Device& device, const RowLinear& p) {
   if (p.rows == 0 || p.weights->outputs() == 0 || p.nodes.empty()) return;
   const std::vector<Launch> launches = prefill_launches(device, p);
+  if (p.adds && (launches.empty() || !row_adds_residual(p)))
+    throw std::logic_error("a row-parallel linear that adds to a residual stream, which row_adds_residual() denies");
   for (size_t i = 0; i < launches.size(); ++i) prefill_row(device, p, static_cast<int>(i), launches[i].shape, launches[i].plan);
   if (!launches.empty()) return;
   if (p.rows > kMostDecodeRows || !fast(device, p.x, p.x_stride) || !decode(device, p)) {
@@ -88,6 +90,9 @@ void linear_row(const Device& device, const RowLinear& p) {
 }
 
 bool row_finishes(const Device& device, const RowLinear& p) { return !prefill_launches(device, p).empty(); }
+
+// The stream comes through the copy engine.
+bool row_adds_residual(const RowLinear& p) { return reinterpret_cast<uintptr_t>(p.y) % 16 == 0 && p.weights->outputs() % 8 == 0; }
 
 bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
                const std::vector<TreeNode>& nodes) {

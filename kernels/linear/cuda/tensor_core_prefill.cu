@@ -12,7 +12,7 @@ void prefill_column(const Device& device, const ColumnLinear& p, const LinearSha
   task.y = p.y;
   task.y_fp32 = p.y_fp32;
   task.y_stride = p.y_stride;
-  prefill::run(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
+  prefill::run(device, p.x, p.x_stride, p.weights->inputs(), shape, plan, task);
 }
 
 void prefill_row(const Device& device, const RowLinear& p, int node, const LinearShape& shape, const PrefillPlan& plan) {
@@ -21,11 +21,12 @@ void prefill_row(const Device& device, const RowLinear& p, int node, const Linea
   if (p.y) {
     task.y = p.y;
     task.bias = p.bias;
+    task.adds = p.adds;
   } else {
     task.y_fp32 = p.partials + node * node_stride(p);
   }
   task.y_stride = p.weights->outputs();
-  prefill::run(device, p.x, p.x_stride, p.weights->inputs(), plan, task);
+  prefill::run(device, p.x, p.x_stride, p.weights->inputs(), shape, plan, task);
 }
 
 }  // namespace invar::cuda::tc

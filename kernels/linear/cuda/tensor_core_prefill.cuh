@@ -1,15 +1,15 @@
 // A block: one producer thread, two warpgroups of consumers. Rows of x are the M side of wgmma, weights the N side; a stage of
 // the ring is 64 k of both. In a cluster two blocks with the same outputs fetch half of the weights each and give them to both.
 //
-// The warpgroups have 64 rows of a tile each. Leaves go in turn to two or three sets of accumulators, so that a warpgroup adds,
-// or writes a tile, while its next leaf is multiplied. Or, where a tile is short, the warpgroups have a tile each and take turns.
+// The warpgroups have 64 rows of a tile each. A tile of one leaf is rounded into half as many registers, from where it leaves
+// while the next one is multiplied. Several leaves go in turn to two or three sets of accumulators, so that a warpgroup adds, or
+// writes a tile, while its next leaf is multiplied. Or, where a tile is short, the warpgroups have a tile each and take turns.
 #pragma once
 
 #include <algorithm>
 #include <type_traits>
 
 #include "kernels/device/cuda/launch.cuh"
-#include "kernels/linear/cuda/tensor_core_prefill_meet.cuh"
 #include "kernels/linear/cuda/tensor_core_prefill_output.cuh"
 #include "kernels/linear/cuda/tensor_core_tree.cuh"
 
@@ -24,17 +24,16 @@ __device__ void produce(const PrefillTask& task, const CUtensorMap* x_map, const
   constexpr int kColumns = Tile::kColumns;
   TileWalk walk(task, kColumns);
   struct Step {
-    int unit, block, last;
+    int unit, block;
     TileWalk::Work work;
   };
   const auto begin_unit = [&](Step* s) {
     s->unit = walk.unit;
     s->work = walk.work();
-    s->block = task.first_of(s->work.part);
-    s->last = task.last_of(s->work.part);
+    s->block = task.first_block;
   };
   const auto advance = [&](Step* s) {
-    if (++s->block < s->last) return;
+    if (++s->block < task.last_block) return;
     walk.unit = s->unit;
     walk.next();
     s->unit = walk.unit;
@@ -155,9 +154,40 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
 #pragma unroll 1
     for (; block < end; ++block) reader.template multiply<false>(d, first_row);
   };
-  const auto write = [&](float(&values)[T::kValues], const TileWalk::Work& work, const auto& meanwhile) {
+  const auto one_more = [&] {
+    reader.template multiply<false>(acc, first_row);
+    ++block;
+  };
+  // The residual stream's rows: early into the second-level cache; to the warp's boxes when it has read its sums.
+  const uint32_t residual_there = ring.residual(warpgroup * 4 + warp);
+  uint32_t residual_parity = 0;
+  const auto ask_for_residual = [&](const TileWalk::Work& work) {
+    if (!task.adds || lane != 0) return;
+    each_residual_box<T>(task, work.column,
+                         [&](int, int column) { ptx::prefetch_box(y_map, work.row + first_row + warp * 16, column); });
+  };
+  const auto fetch_residual = [&](const TileWalk::Work& work) {
+    if (!task.adds) return;
+    ptx::fence_async_shared();
+    __syncwarp();
+    if (lane != 0) return;
+    int boxes = 0;
+    each_residual_box<T>(task, work.column, [&](int, int) { ++boxes; });
+    ptx::barrier_expect(residual_there, boxes * T::kBoxBytes);
+    each_residual_box<T>(task, work.column, [&](int box, int column) {
+      ptx::copy_box(own + box * T::kBoxBytes, y_map, work.row + first_row + warp * 16, column, residual_there);
+    });
+  };
+  const auto write = [&](auto& values, const TileWalk::Work& work, const auto& meanwhile) {
     const int row = work.row + first_row + warp * 16;
-    if (task.bias) add_bias(task, values, work.column, 1);
+    if constexpr (std::is_same_v<decltype(values), float(&)[T::kValues]>)
+      if (task.bias) add_bias(task, values, work.column, 1);
+    if constexpr (T::kAdds && std::is_same_v<decltype(values), float(&)[T::kValues]>)
+      if (task.adds) {
+        ptx::barrier_wait(residual_there, residual_parity);
+        residual_parity ^= 1;
+        add_residual<T>(values, own);
+      }
     // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
     if constexpr (T::kSums)
       __syncwarp();
@@ -165,7 +195,7 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
       boxes_are_free();
     if constexpr (T::kGates) {
       if (task.gated) {
-        write_gated(task, y_map, values, row, work.row_end, work.column / 2, own);
+        write_gated(task, y_map, values, row, work.row_end, work.column / 2, own, meanwhile);
         return;
       }
     }
@@ -173,11 +203,11 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
   };
 
   TileWalk walk(task, T::kColumns);
-  // Tiles before unit `end`; multiply_tile leaves their values in `values`, which is not acc: they leave from there while the
+  // Tiles of several leaves; multiply_tile leaves their values in `values`, which is not acc: they leave from there while the
   // next tile's first block is multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler
   // would wait for every multiplication.
-  const auto overlapping = [&](float(&values)[T::kValues], int end, const auto& multiply_tile) {
-    if (walk.unit >= end) return;
+  const auto overlapping = [&](float(&values)[T::kValues], const auto& multiply_tile) {
+    if (walk.done()) return;
     auto following = walk.work();
     block = task.first_block;
     begin(acc);
@@ -185,88 +215,106 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
     for (;;) {
       const auto work = following;
       walk.next();
-      const bool more = walk.unit < end;
+      const bool more = !walk.done();
       if (more) following = walk.work();
-      multiply_tile();
+      multiply_tile(work);
       if (!more) {
+        if constexpr (T::kAdds) fetch_residual(work);
         write(values, work, Nothing());
         break;
       }
       block = task.first_block;
       begin(acc);
+      if constexpr (T::kAdds) fetch_residual(work);
       write(values, work, [&] {
-        if constexpr (T::kFold) {
-          reader.template multiply<false>(acc, first_row);
-          ++block;
-        }
+        if constexpr (T::kFold) one_more();
       });
     }
   };
-  // The others; multiply_unit says whether the value of a tile is in acc.
-  const auto one_by_one = [&](const auto& multiply_unit) {
+  // Tiles of one leaf: their values are rounded into half as many registers, and leave from there while the next tile is
+  // multiplied.
+  const auto rounded = [&] {
+    if (walk.done()) return;
+    auto following = walk.work();
+    block = task.first_block;
+    begin(acc);
+#pragma unroll 1
+    for (;;) {
+      const auto work = following;
+      walk.next();
+      const bool more = !walk.done();
+      if (more) following = walk.work();
+      go_on(acc, task.last_block);
+      reader.drain();
+      ptx::pin(acc);
+      if (task.bias) add_bias(task, acc, work.column, 1);
+      uint32_t words[T::kValues / 2];
+      if (task.gated) {
+#pragma unroll
+        for (int i = 0; i < T::kValues / 2; ++i) words[i] = gate_and_up(acc, i);
+      } else {
+#pragma unroll
+        for (int i = 0; i < T::kValues / 2; ++i) words[i] = word(acc, i);
+      }
+      if (!more) {
+        write(words, work, Nothing());
+        break;
+      }
+      block = task.first_block;
+      begin(acc);
+      write(words, work, one_more);
+    }
+  };
+  // Short tiles, and fp32 values of one leaf; multiply_tile leaves their values in acc.
+  const auto one_by_one = [&](const auto& multiply_tile) {
     if (walk.done()) return;
     auto following = walk.work();
 #pragma unroll 1
     for (bool more = true; more;) {
       const auto work = following;
-      block = task.first_of(work.part);
+      block = task.first_block;
       begin(acc);
       walk.next();
       more = !walk.done();
       if (more) following = walk.work();
-      if (multiply_unit(work)) write(acc, work, Nothing());
+      multiply_tile();
+      write(acc, work, Nothing());
     }
   };
 
   if constexpr (T::kTree) {
-    overlapping(third, walk.units, [&] {
+    if (T::kAdds && task.adds) ptx::wait_for_earlier_kernels();  // whose results are read otherwise than through the ring
+    overlapping(third, [&](const TileWalk::Work& work) {
       multiply_tree<T::kLeaves>(
-          acc, other, third, sums, begin, [&](float(&d)[T::kValues], int leaf) { go_on(d, task.leaf_end(leaf)); },
+          acc, other, third, sums, begin,
+          [&](float(&d)[T::kValues], int leaf) {
+            if (T::kAdds && leaf == T::kLeaves - 1) ask_for_residual(work);
+            go_on(d, task.leaf_end(leaf));
+          },
           [&] { reader.drain(); });
     });
-  } else {
-    if constexpr (T::kFold)
-      overlapping(other, task.leaf_end(0) - task.first_block >= kMostBeside ? task.whole : 0, [&] {
-        go_on(acc, task.leaf_end(0));
-        if (task.leaves == 1) {
-          reader.drain();
-          ptx::pin(acc);
-#pragma unroll
-          for (int i = 0; i < T::kValues; ++i) other[i] = numerics::add(acc[i], task.minus_zero);
-          return;
-        }
-        begin(other);
-        go_on(other, task.leaf_end(1));
-        reader.drain();
-        ptx::pin(acc);
-        ptx::pin(other);
-#pragma unroll 1
-        for (int i = 2; i < task.leaves; ++i) {
-          add_sets(acc, acc, other);
-          begin(other);
-          go_on(other, task.leaf_end(i));
-          reader.drain();
-          ptx::pin(other);
-        }
-        add_sets(other, acc, other);
-      });
-    one_by_one([&](const TileWalk::Work& work) {
-      const int leaves = work.part >= 0 ? 1 : task.leaves;
-      go_on(acc, leaves == 1 ? task.last_of(work.part) : task.leaf_end(0));
+  } else if constexpr (T::kFold) {
+    const auto two_leaves = [&](float(&sum)[T::kValues]) {
+      go_on(acc, task.leaf_end(0));
+      begin(other);
+      go_on(other, task.leaf_end(1));
       reader.drain();
       ptx::pin(acc);
-      if constexpr (T::kFold) {
-#pragma unroll 1
-        for (int i = 1; i < leaves; ++i) {
-          begin(other);
-          go_on(other, task.leaf_end(i));
-          reader.drain();
-          ptx::pin(other);
-          add_sets(acc, acc, other);
-        }
-        if (work.part >= 0) return meet<T>(task, acc, work.part, work.place, warpgroup);
-      }
-      return true;
+      ptx::pin(other);
+      add_sets(sum, acc, other);
+    };
+    if (task.leaf_end(0) - task.first_block >= kMostBeside) {
+      overlapping(other, [&](const TileWalk::Work&) { two_leaves(other); });
+    } else {
+      one_by_one([&] { two_leaves(acc); });
+    }
+  } else if (task.y && task.last_block - task.first_block >= kMostBeside) {
+    rounded();
+  } else {
+    one_by_one([&] {
+      go_on(acc, task.last_block);
+      reader.drain();
+      ptx::pin(acc);
     });
   }
   if (lane == 0) ptx::wait_stores_read<0>();
@@ -324,6 +372,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       ptx::barrier_init(ring.full(stage), 1);
       ptx::barrier_init(ring.empty(stage), (T::kTurns ? 1 : kConsumers) * task.cluster);
     }
+    if constexpr (T::kAdds)
+      for (int warp = 0; warp < kConsumers * 4; ++warp) ptx::barrier_init(ring.residual(warp), 1);
     ptx::fence_barrier_init();
   }
   if (task.cluster > 1) {
@@ -352,17 +402,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (task.cluster > 1) ptx::cluster_sync();
 }
 
-// In the device's scratch: first what must be zeros, then the values.
-template <class T>
-void place_meeting(const Device& device, const PrefillPlan& plan, PrefillTask* task) {
-  const size_t met = static_cast<size_t>(plan.shared * plan.cluster * kConsumers * kMostParts) * sizeof(uint32_t);
-  const size_t values = static_cast<size_t>(plan.shared * plan.cluster * plan.parts * kConsumers * T::kSetWords) * sizeof(float4);
-  if (met > CudaContext::kScratchZeros || CudaContext::kScratchZeros + values > CudaContext::kScratchBytes)
-    throw DeviceFailure("parts of a linear's tiles have no room: " + plan.describe());
-  task->met = reinterpret_cast<uint32_t*>(device.cuda().scratch);
-  task->meeting = reinterpret_cast<float4*>(device.cuda().scratch + CudaContext::kScratchZeros);
-}
-
 inline PrefillTask task_of(const LinearShape& shape, const PrefillPlan& plan) {
   PrefillTask task{};
   task.rows = shape.rows;
@@ -373,14 +412,9 @@ inline PrefillTask task_of(const LinearShape& shape, const PrefillPlan& plan) {
   task.column_tiles = plan.column_tiles;
   task.cluster = plan.cluster;
   task.band = plan.band;
-  task.leaves = shape.leaves();
   task.first_block = shape.leaf_begin.front();
   task.last_block = shape.leaf_begin.back();
-  task.by_segments = shape.by_segments;
-  if (shape.by_segments) std::copy(shape.leaf_begin.begin(), shape.leaf_begin.end(), task.leaf_begin);
-  task.minus_zero = -0.0f;
-  task.whole = (plan.row_tiles + plan.cluster - 1) / plan.cluster * plan.column_tiles - plan.shared;
-  task.parts = plan.parts;
+  std::copy(shape.leaf_begin.begin(), shape.leaf_begin.end(), task.leaf_begin);
   return task;
 }
 
@@ -401,9 +435,8 @@ inline CUtensorMap output_map(const Device& device, const PrefillTask& task, boo
 }
 
 template <PrefillMerge kMerge, int kColumns, int kLeaves = 0>
-void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, PrefillTask task) {
+void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, const PrefillTask& task) {
   using T = Tile<kMerge, kColumns, kLeaves>;
-  if (plan.shared) place_meeting<T>(device, plan, &task);
   launch(device,
          {.grid = static_cast<unsigned>(plan.grid),
           .block = kThreads,
@@ -421,20 +454,22 @@ inline void know_outputs(PrefillTask* task) {
   task->boxes = task->y ? task->wide_y : reinterpret_cast<uintptr_t>(task->y_fp32) % 16 == 0 && task->y_stride % 4 == 0;
 }
 
-inline void run(const Device& device, const Bf16* x, int64_t x_stride, int64_t inputs, const PrefillPlan& plan,
-                PrefillTask task) {
+inline void run(const Device& device, const Bf16* x, int64_t x_stride, int64_t inputs, const LinearShape& shape,
+                const PrefillPlan& plan, PrefillTask task) {
   know_outputs(&task);
   const CUtensorMap x_map = tensor_map(device, x, task.rows, inputs, x_stride, kTileRows);
   using enum PrefillMerge;
-  if (plan.merge == kChain) return run<kChain, 256>(device, x_map, plan, task);
   if (plan.merge == kTurns) return run<kTurns, 128>(device, x_map, plan, task);
-  if (plan.merge == kTree && task.leaves == 8) return run<kTree, 128, 8>(device, x_map, plan, task);
+  if (plan.merge == kTree && shape.leaves() == 8) return run<kTree, 128, 8>(device, x_map, plan, task);
   if (plan.merge == kTree) return run<kTree, 128, 4>(device, x_map, plan, task);
-  if (plan.columns == 192) return run<kFold, 192>(device, x_map, plan, task);
-  if (plan.columns == 160) return run<kFold, 160>(device, x_map, plan, task);
-  if (plan.columns == 128) return run<kFold, 128>(device, x_map, plan, task);
-  if (plan.columns == 96) return run<kFold, 96>(device, x_map, plan, task);
-  run<kFold, 64>(device, x_map, plan, task);
+  if (plan.merge == kFold && plan.columns == 192) return run<kFold, 192>(device, x_map, plan, task);
+  if (plan.merge == kFold) return run<kFold, 128>(device, x_map, plan, task);
+  if (plan.columns == 256) return run<kChain, 256>(device, x_map, plan, task);
+  if (plan.columns == 192) return run<kChain, 192>(device, x_map, plan, task);
+  if (plan.columns == 160) return run<kChain, 160>(device, x_map, plan, task);
+  if (plan.columns == 128) return run<kChain, 128>(device, x_map, plan, task);
+  if (plan.columns == 96) return run<kChain, 96>(device, x_map, plan, task);
+  run<kChain, 64>(device, x_map, plan, task);
 }
 
 }  // namespace invar::cuda::tc::prefill

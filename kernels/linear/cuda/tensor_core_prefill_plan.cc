@@ -14,15 +14,11 @@ struct TileKind {
 };
 // The kernels there are.
 constexpr TileKind kTiles[] = {
-    {PrefillMerge::kChain, 256, 256}, {PrefillMerge::kTurns, 128, 120}, {PrefillMerge::kFold, 192, 196},
-    {PrefillMerge::kFold, 160, 166},  {PrefillMerge::kFold, 128, 139},  {PrefillMerge::kFold, 96, 104},
-    {PrefillMerge::kFold, 64, 80},    {PrefillMerge::kTree, 128, 140},
+    {PrefillMerge::kChain, 256, 256}, {PrefillMerge::kChain, 192, 196}, {PrefillMerge::kChain, 160, 166},
+    {PrefillMerge::kChain, 128, 139}, {PrefillMerge::kChain, 96, 104},  {PrefillMerge::kChain, 64, 80},
+    {PrefillMerge::kTurns, 128, 120}, {PrefillMerge::kFold, 192, 196},  {PrefillMerge::kFold, 128, 139},
+    {PrefillMerge::kTree, 128, 140},
 };
-// What meeting costs a part of a tile: so many blocks of 64 k.
-constexpr double kMeeting = 17;
-// Values that wait for each other must have room (CudaContext::scratch).
-constexpr int64_t kSharedBytes = int64_t{48} << 20;
-constexpr int64_t kMostSharedTiles = 256;
 
 bool fits(PrefillMerge merge, const LinearShape& shape) {
   switch (merge) {
@@ -30,7 +26,7 @@ bool fits(PrefillMerge merge, const LinearShape& shape) {
     case PrefillMerge::kTurns:
       return shape.leaves() == 1;
     case PrefillMerge::kFold:
-      return !shape.by_segments || shape.leaves() <= 2;
+      return shape.leaves() == 2;
     case PrefillMerge::kTree:
       return shape.by_segments && (shape.leaves() == 4 || shape.leaves() == 8);
   }
@@ -46,22 +42,21 @@ int64_t weight_bytes(const LinearShape& shape) {
 int preferred_cluster(const LinearShape& shape, const TileKind& tile) {
   const int blocks = shape.leaf_begin.back() - shape.leaf_begin.front();
   switch (tile.merge) {
-    case PrefillMerge::kChain:
-      return 1;
     case PrefillMerge::kTurns:
       return shape.rows >= 2048 && blocks > 8 ? 2 : 1;
     case PrefillMerge::kTree:
       return shape.rows >= 2048 || weight_bytes(shape) > (int64_t{256} << 20) ? 2 : 1;
+    case PrefillMerge::kChain:
     case PrefillMerge::kFold:
       break;
   }
-  if (tile.columns >= 192) return weight_bytes(shape) > (int64_t{100} << 20) ? 2 : 1;
+  if (tile.merge == PrefillMerge::kFold && tile.columns == 192) return weight_bytes(shape) > (int64_t{100} << 20) ? 2 : 1;
   return shape.rows >= 2048 || weight_bytes(shape) >= (int64_t{64} << 20) ? 2 : 1;
 }
 
 // As many tiles of rows, a power of two, as have so much of x. Narrow tiles ask more of the second-level cache.
 int band_of(const LinearShape& shape, PrefillMerge merge) {
-  if ((merge == PrefillMerge::kTree || merge == PrefillMerge::kTurns) && shape.rows >= 2048) return 4;
+  if (merge == PrefillMerge::kTurns && shape.rows >= 2048) return 4;
   constexpr int64_t kBandBytes = int64_t{60} << 20;
   const int64_t tile_bytes = int64_t{kPrefillTileRows} * (shape.leaf_begin.back() - shape.leaf_begin.front()) * 128;
   int band = 16;
@@ -72,16 +67,10 @@ int band_of(const LinearShape& shape, PrefillMerge merge) {
 // Beyond it a tile's outputs are little beside its products, and a wide tile fetches less.
 constexpr int kMostTurnBlocks = 24;
 
-int units_of(const PrefillPlan& plan) { return (plan.row_tiles + plan.cluster - 1) / plan.cluster * plan.column_tiles; }
-
 // Tiles that the busiest block has.
-double rounds(const LinearShape& shape, const PrefillPlan& plan) {
-  const int units = units_of(plan) - plan.shared, clusters = plan.grid / plan.cluster;
-  const int whole = (units + clusters - 1) / clusters;
-  if (plan.shared == 0) return whole;
-  const int parts = (plan.shared * plan.parts + clusters - 1) / clusters;
-  const double blocks = shape.leaf_begin.back() - shape.leaf_begin.front();
-  return whole + parts * (1.0 / plan.parts + kMeeting / blocks);
+int rounds(const PrefillPlan& plan) {
+  const int units = (plan.row_tiles + plan.cluster - 1) / plan.cluster * plan.column_tiles, clusters = plan.grid / plan.cluster;
+  return (units + clusters - 1) / clusters;
 }
 
 }  // namespace
@@ -89,8 +78,7 @@ double rounds(const LinearShape& shape, const PrefillPlan& plan) {
 std::string PrefillPlan::describe() const {
   constexpr const char* kNames[] = {"chain", "turns", "fold", "tree"};
   return absl::StrCat(kNames[static_cast<int>(merge)], " ", kPrefillTileRows, "x", columns, ", cluster ", cluster, ", band ",
-                      band, ", ", row_tiles, "x", column_tiles, " tiles, ",
-                      shared ? absl::StrCat("the last ", shared, " by ", parts, ", ") : "", "grid ", grid);
+                      band, ", ", row_tiles, "x", column_tiles, " tiles, grid ", grid);
 }
 
 std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, PrefillMerge merge, int columns, int cluster,
@@ -107,27 +95,12 @@ std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, PrefillMerge m
   return plan;
 }
 
-std::optional<PrefillPlan> with_shared_round(const LinearShape& shape, PrefillPlan plan, const Chip& chip) {
-  if (plan.merge != PrefillMerge::kFold) return std::nullopt;
-  plan.parts = shape.leaves();
-  if (plan.parts < 2 || plan.parts > kMostParts) return std::nullopt;
-  const int clusters = chip.multiprocessors / plan.cluster;
-  plan.shared = units_of(plan) % clusters;
-  const int64_t tiles = int64_t{plan.shared} * plan.cluster;
-  if (tiles == 0 || tiles > kMostSharedTiles ||
-      tiles * plan.parts * kPrefillTileRows * plan.columns * static_cast<int64_t>(sizeof(float)) > kSharedBytes)
-    return std::nullopt;
-  plan.grid = std::min(std::max(units_of(plan), plan.shared * plan.parts), clusters) * plan.cluster;
-  return plan;
-}
-
 std::vector<PrefillPlan> prefill_plans(const LinearShape& shape, const Chip& chip) {
   std::vector<PrefillPlan> plans;
   for (const TileKind& tile : kTiles)
     for (int cluster : {2, 1})
       if (auto plan = prefill_plan(shape, tile.merge, tile.columns, cluster, chip)) {
         plans.push_back(*plan);
-        if (const auto shared = with_shared_round(shape, *plan, chip)) plans.push_back(*shared);
         plan->band = plan->band > 4 ? 4 : 16;
         plans.push_back(*plan);
       }
@@ -143,13 +116,10 @@ std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, const Chip& ch
       const auto plan = prefill_plan(shape, tile.merge, tile.columns, cluster, chip);
       if (!plan) continue;
       if (plan->merge == PrefillMerge::kTurns && shape.leaf_begin.back() - shape.leaf_begin.front() > kMostTurnBlocks) continue;
-      for (const auto& each : {plan, with_shared_round(shape, *plan, chip)}) {
-        if (!each) continue;
-        const double cost = rounds(shape, *each) * tile.cost * (cluster == preferred_cluster(shape, tile) ? 1.0 : 1.04);
-        if (best && cost >= least) continue;
-        best = each;
-        least = cost;
-      }
+      const double cost = rounds(*plan) * tile.cost * (cluster == preferred_cluster(shape, tile) ? 1.0 : 1.04);
+      if (best && cost >= least) continue;
+      best = plan;
+      least = cost;
     }
   }
   return best;

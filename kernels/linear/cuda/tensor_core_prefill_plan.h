@@ -10,13 +10,12 @@
 namespace invar::cuda::tc {
 
 inline constexpr int kPrefillTileRows = 128;
-inline constexpr int kMostParts = 8;
 
 // How the leaves of an output meet in a block.
 enum class PrefillMerge : uint8_t {
-  kChain,  // there is one leaf
+  kChain,  // there is one leaf: columns, one segment
   kTurns,  // the same, and the warpgroups take turns: a tile each, one's outputs leave while the other one multiplies
-  kFold,   // left fold; one segment and two are one, too
+  kFold,   // two segments
   kTree,   // four or eight segments
 };
 
@@ -27,17 +26,11 @@ struct PrefillPlan {
   int band = 16;      // tiles of rows that are done before the next ones: their part of x stays in the second-level cache
   int row_tiles = 1, column_tiles = 1;
   int grid = 1;
-  // Tiles (of a cluster each) that would be a last round for few blocks: `parts` blocks each take a share of their leaves
-  // instead, and whoever comes last adds. 0: none.
-  int shared = 0;
-  int parts = 1;
   std::string describe() const;
 };
 
 // Nothing where the merge does not fit the leaves or no kernel has such a tile.
 std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, PrefillMerge merge, int columns, int cluster, const Chip& chip);
-// The same with its last round shared; nothing where that is not possible.
-std::optional<PrefillPlan> with_shared_round(const LinearShape& shape, PrefillPlan plan, const Chip& chip);
 // The best of them; nothing for three, five, six or seven segments, which are no node of the tree. A gated linear's tiles have a
 // multiple of 64 outputs.
 std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, const Chip& chip, bool gated = false);

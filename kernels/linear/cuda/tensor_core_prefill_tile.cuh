@@ -11,25 +11,19 @@ namespace invar::cuda::tc::prefill {
 constexpr int kTileRows = kPrefillTileRows;
 constexpr int kConsumers = 2;  // warpgroups
 constexpr int kThreads = (kConsumers + 1) * 128;
-constexpr int kLeafBlocks = numerics::kColumnLeafTc / static_cast<int>(kBlockInputs);
 constexpr int kBlockShared = 232448;  // bytes
 
-// Named barriers: whose turn it is; a warpgroup's own.
-constexpr int kTurnBarrier = 1, kPassBarrier = 3;
+// Named barriers: whose turn it is.
+constexpr int kTurnBarrier = 1;
 
 struct PrefillTask {
   const std::byte* weights;
   int rows, outputs, padded;
   int row_tiles, column_tiles, cluster, band;
   int leaves, first_block, last_block;
-  int leaf_begin[numerics::kSegments + 1];  // by segments only
-  bool by_segments;
-  int whole;        // units of the grid that are tiles; those behind are parts of tiles, a leaf each
-  int parts;        // of a tile
-  float4* meeting;  // values of parts: [shared tile][part][warpgroup][value / 4][thread]
-  uint32_t* met;    // [shared tile][warpgroup][kMostParts]; zeros between launches
-  bool gated;       // outputs are runs of gate and up in turn (gated_linear.h); y is what comes of the pairs
-  int y_columns;    // of y: outputs, or pairs
+  int leaf_begin[numerics::kSegments + 1];
+  bool gated;     // outputs are runs of gate and up in turn (gated_linear.h); y is what comes of the pairs
+  int y_columns;  // of y: outputs, or pairs
   const Bf16* bias;
   Bf16* y;
   float* y_fp32;
@@ -37,22 +31,13 @@ struct PrefillTask {
   bool boxes;   // y may be written by the copy engine
   bool wide_y;  // rows of y begin at multiples of 16 bytes
   bool ragged;  // behind a tile's last row lie other tiles' rows (tensor_core_grouped.h)
-  float minus_zero;
+  bool adds;    // y is a residual stream that the outputs are added to (RowLinear::adds): of a tree of eight leaves, with boxes
 
   void gate(int64_t width) {
     gated = width > 0;
     y_columns = gated ? static_cast<int>(width) : outputs;
   }
-  // Blocks of 64 k of a part; -1: of a whole tile.
-  __device__ int first_of(int part) const {
-    if (part < 0) return first_block;
-    return by_segments ? leaf_begin[part] : part * kLeafBlocks;
-  }
-  __device__ int last_of(int part) const { return part < 0 ? last_block : leaf_end(part); }
-  __device__ int leaf_end(int leaf) const {
-    if (by_segments) return leaf_begin[leaf + 1];
-    return min((leaf + 1) * kLeafBlocks, last_block);
-  }
+  __device__ int leaf_end(int leaf) const { return leaf_begin[leaf + 1]; }
 };
 
 // kLeaves_: of a tree.
@@ -60,14 +45,15 @@ template <PrefillMerge kMerge, int kColumns_, int kLeaves_>
 struct Tile {
   static constexpr int kColumns = kColumns_, kLeaves = kLeaves_;
   static constexpr bool kTurns = kMerge == PrefillMerge::kTurns, kTree = kMerge == PrefillMerge::kTree;
-  static constexpr bool kFold = kMerge == PrefillMerge::kFold;
+  static constexpr bool kFold = kMerge == PrefillMerge::kFold, kChain = kMerge == PrefillMerge::kChain;
   static constexpr bool kTwo = kTree || kFold;                                      // sets of accumulators, of a tree three
-  static constexpr bool kGates = !kTree && !kTurns && kColumns % 64 == 0;           // may write silu_mul of gate and up
+  static constexpr bool kGates = kChain && kColumns % 64 == 0;                      // may write silu_mul of gate and up
   static constexpr int kSlabs = kTurns ? 2 : 1;                                     // a warpgroup has so many times 64 rows
   static constexpr int kSlabValues = kColumns / 2, kValues = kSlabValues * kSlabs;  // accumulators of a thread
   // Of a tree the sum of four waits in shared memory, where registers do not hold it.
   static constexpr int kSums = kTree && kLeaves == 8 ? kValues : 0;
-  static constexpr int kSetWords = kValues / 4 * 128;  // float4 of a warpgroup's values
+  // May add to a residual stream: its rows come where the sums were.
+  static constexpr bool kAdds = kSums > 0;
 
   static constexpr int kRowBytes = kTileRows * kLine, kStageBytes = kRowBytes + kColumns * kLine;
   // A warp's own piece of shared memory: sums (thread by thread), then the outputs on their way. Boxes are narrow where that
@@ -79,7 +65,7 @@ struct Tile {
   static constexpr int kOwnBytes = kConsumers * 4 * kWarpBytes, kBarrierBytes = 256;
   static constexpr int kStages = (kBlockShared - 1024 - kBarrierBytes - kOwnBytes) / kStageBytes;
   static constexpr int kShared = 1024 + kStages * kStageBytes + kOwnBytes + kBarrierBytes;
-  static_assert(kStages >= 4 && kStages * 16 <= kBarrierBytes);
+  static_assert(kStages >= 4 && kStages * 16 + kConsumers * 4 * 8 <= kBarrierBytes);
 };
 
 // Where things lie in shared memory.
@@ -92,9 +78,11 @@ struct Ring {
   __device__ uint32_t own(int warp) const { return base + Tile::kStages * Tile::kStageBytes + warp * Tile::kWarpBytes; }
   __device__ uint32_t full(int stage) const { return base + Tile::kStages * Tile::kStageBytes + Tile::kOwnBytes + stage * 16; }
   __device__ uint32_t empty(int stage) const { return full(stage) + 8; }
+  // A warp's rows of the residual stream are there.
+  __device__ uint32_t residual(int warp) const { return full(Tile::kStages) + warp * 8; }
 };
 
-// The tiles of this block, one after the other, then parts of tiles. Those of one matrix are walked in bands of rows that stay in
+// The tiles of this block, one after the other. Those of one matrix are walked in bands of rows that stay in
 // the second-level cache, weights passing by.
 struct TileWalk {
   const PrefillTask& task;
@@ -104,30 +92,20 @@ struct TileWalk {
   __device__ TileWalk(const PrefillTask& t, int tile_columns) : task(t), columns(tile_columns) {
     unit = blockIdx.x / task.cluster;
     row_units = (task.row_tiles + task.cluster - 1) / task.cluster;
-    units = task.whole + (row_units * task.column_tiles - task.whole) * task.parts;
+    units = row_units * task.column_tiles;
     rank = task.cluster > 1 ? ptx::cluster_rank() : 0;
   }
   __device__ bool done() const { return unit >= units; }
   __device__ void next() { unit += gridDim.x / task.cluster; }
 
-  // Rows from `row` on, those before row_end count; outputs from `column` on. A part of a tile, or -1; place: of its tile among
-  // those that have parts.
+  // Rows from `row` on, those before row_end count; outputs from `column` on.
   struct Work {
     int row, row_end, column;
-    int part, place;
   };
   __device__ Work work() const {
-    int tile = unit, part = -1, place = 0;
-    if (unit >= task.whole) {  // parts that begin at the same k side by side
-      const int shared = row_units * task.column_tiles - task.whole;
-      part = (unit - task.whole) / shared;
-      place = (unit - task.whole) % shared;
-      tile = task.whole + place;
-      place = place * task.cluster + rank;
-    }
-    const int band = task.band / task.cluster, of_band = band * task.column_tiles, first = tile / of_band * band;
-    const int in_band = min(band, row_units - first), i = tile % of_band;
-    return {((first + i % in_band) * task.cluster + rank) * kTileRows, task.rows, i / in_band * columns, part, place};
+    const int band = task.band / task.cluster, of_band = band * task.column_tiles, first = unit / of_band * band;
+    const int in_band = min(band, row_units - first), i = unit % of_band;
+    return {((first + i % in_band) * task.cluster + rank) * kTileRows, task.rows, i / in_band * columns};
   }
 };
 

@@ -3,6 +3,8 @@
 // row lie other tiles' rows, which a box of sixteen would write over).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/activation/cuda/silu_mul.cuh"
 #include "kernels/device/cuda/ptx.cuh"
 #include "kernels/linear/cuda/tensor_core_layout.h"
@@ -36,15 +38,26 @@ __device__ inline uint32_t box_piece(uint32_t box, int line, int piece) {
   return box + line * kBoxLine + ((kBoxLine == kLine ? piece ^ (line & 7) : piece ^ (line >> 1 & 3)) << 4);
 }
 
+// Values of a thread, or words of two that are rounded already: values 2 i and 2 i + 1, of a gated linear 8 i / 4 + i % 4 and
+// that plus 4, which is gate and up of a pair.
+__device__ inline uint32_t word(const float* values, int i) { return ptx::bf16_pair(values[2 * i], values[2 * i + 1]); }
+__device__ inline uint32_t word(const uint32_t* words, int i) { return words[i]; }
+__device__ inline uint32_t gate_and_up(const float* values, int i) {
+  return ptx::bf16_pair(values[i / 4 * 8 + i % 4], values[i / 4 * 8 + i % 4 + 4]);
+}
+__device__ inline uint32_t gate_and_up(const uint32_t* words, int i) { return words[i]; }
+template <class Value>
+constexpr int kValuesOf = std::is_same_v<Value, uint32_t> ? 2 : 1;
+
 // kBoxLine / 4 values of a thread as 16 rows of bf16 in shared memory.
-template <int kBoxLine>
-__device__ inline void store_bf16_box(const float* values, uint32_t to) {
+template <int kBoxLine, class Value>
+__device__ inline void store_bf16_box(const Value* values, uint32_t to) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int part = 0; part < kBoxLine / 32; ++part) {  // 16 columns: four matrices of 8 x 8
     uint32_t words[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) words[i] = ptx::bf16_pair(values[part * 8 + i * 2], values[part * 8 + i * 2 + 1]);
+    for (int i = 0; i < 4; ++i) words[i] = word(values, part * 4 + i);
     ptx::store_matrices(box_piece<kBoxLine>(to, lane % 16, part * 2 + lane / 16), words);
   }
 }
@@ -77,14 +90,14 @@ __device__ void write_piece(const Task& task, int m, int n, uint4 words) {
 }
 
 // Through the warp's own shared memory, so that whole lines go to memory.
-template <int kBoxLine, int kFirst, int kCount, class Task, int kSize>
-__device__ void write_bf16(const Task& task, const float (&acc)[kSize], int row, int row_end, int column, uint32_t staging) {
+template <int kBoxLine, int kFirst, int kCount, class Task, class Value, int kSize>
+__device__ void write_bf16(const Task& task, const Value (&acc)[kSize], int row, int row_end, int column, uint32_t staging) {
   constexpr int kOfBox = kBoxLine / 4, kPieces = kBoxLine / 16;
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int box = 0; box < kCount / kOfBox; ++box) {
     __syncwarp();
-    store_bf16_box<kBoxLine>(&acc[kFirst + box * kOfBox], staging);
+    store_bf16_box<kBoxLine>(&acc[(kFirst + box * kOfBox) / kValuesOf<Value>], staging);
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < kPieces / 2; ++i) {
@@ -107,9 +120,9 @@ struct Nothing {
 
 // As write_bf16 and write_fp32, by the copy engine, which goes on while the next tile is multiplied. kGroup boxes leave together;
 // the warp has room for kGroups groups, kSent of this tile went before. Whole boxes, except where y ends.
-template <bool kFp32, int kBoxLine, int kGroup, int kGroups, int kSent, int kFirst, int kCount, class Task, int kSize,
-          class Meanwhile = Nothing>
-__device__ void send_boxes(const Task& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int column,
+template <bool kFp32, int kBoxLine, int kGroup, int kGroups, int kSent, int kFirst, int kCount, class Task, class Value,
+          int kSize, class Meanwhile = Nothing>
+__device__ void send_boxes(const Task& task, const CUtensorMap* y_map, const Value (&acc)[kSize], int row, int column,
                            uint32_t staging, const Meanwhile& meanwhile = {}) {
   constexpr int kOfBox = kBoxLine / (kFp32 ? 8 : 4), kBoxBytes = 16 * kBoxLine;  // values of a thread
   const int lane = threadIdx.x % 32;
@@ -123,7 +136,7 @@ __device__ void send_boxes(const Task& task, const CUtensorMap* y_map, const flo
     }
 #pragma unroll
     for (int i = 0; i < kGroup; ++i) {
-      const float* values = &acc[kFirst + (group * kGroup + i) * kOfBox];
+      const Value* values = &acc[(kFirst + (group * kGroup + i) * kOfBox) / kValuesOf<Value>];
       if constexpr (kFp32) {
         store_fp32_box<kBoxLine>(values, place + i * kBoxBytes);
       } else {
@@ -144,23 +157,25 @@ __device__ void send_boxes(const Task& task, const CUtensorMap* y_map, const flo
 }
 
 // Gate and up of a pair are eight columns apart, four values of a thread. What comes of them leaves as an accumulator of half as
-// many columns, in boxes of 32 bf16; column: of y.
-template <class Task, int kSize>
-__device__ void write_gated(const Task& task, const CUtensorMap* y_map, const float (&acc)[kSize], int row, int row_end,
-                            int column, uint32_t staging) {
-  constexpr int kBoxLine = kLine / 2, kBoxBytes = 16 * kBoxLine, kBoxes = kSize / 32;
+// many columns, in boxes of 32 bf16; column: of y. meanwhile() comes once for 16 kEvery columns of y, but not behind the last
+// ones.
+template <int kEvery = 2, class Task, class Value, int kSize, class Meanwhile = Nothing>
+__device__ void write_gated(const Task& task, const CUtensorMap* y_map, const Value (&acc)[kSize], int row, int row_end,
+                            int column, uint32_t staging, const Meanwhile& meanwhile = {}) {
+  constexpr int kValues = kSize * kValuesOf<Value>;
+  constexpr int kBoxLine = kLine / 2, kBoxBytes = 16 * kBoxLine, kBoxes = kValues / 32;
   const int lane = threadIdx.x % 32;
   const auto place = [&](int box, int line, int piece) { return box_piece<kBoxLine>(staging + box * kBoxBytes, line, piece); };
 #pragma unroll
-  for (int part = 0; part < kSize / 16; ++part) {  // 16 columns of y: four matrices of 8 x 8; two parts are a box
+  for (int part = 0; part < kValues / 16; ++part) {  // 16 columns of y: four matrices of 8 x 8; two parts are a box
+    if (part && part % kEvery == 0) meanwhile();
     uint32_t words[4];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int from = part * 16 + half * 8;
       float gate[4], up[4], y[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint32_t pair = ptx::bf16_pair(acc[from + i], acc[from + i + 4]);
+        const uint32_t pair = gate_and_up(acc, part * 8 + half * 4 + i);
         gate[i] = numerics::bits_float(pair << 16);
         up[i] = numerics::bits_float(pair & 0xffff0000u);
       }

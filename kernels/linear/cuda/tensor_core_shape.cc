@@ -30,12 +30,9 @@ std::optional<LinearShape> segments_shape(int64_t rows, int64_t outputs, const R
 
 std::optional<LinearShape> linear_shape(int64_t rows, int64_t outputs, int64_t inputs) {
   if (!countable(rows, outputs) || inputs == 0 || inputs % kBlockInputs) return std::nullopt;
-  LinearShape shape{.rows = static_cast<int>(rows), .outputs = static_cast<int>(outputs)};
-  const int blocks = static_cast<int>(input_blocks(inputs));
-  constexpr int kLeafBlocks = numerics::kColumnLeafTc / kBlockInputs;
-  for (int b = 0; b < blocks; b += kLeafBlocks) shape.leaf_begin.push_back(b);
-  shape.leaf_begin.push_back(blocks);
-  return shape;
+  return LinearShape{.rows = static_cast<int>(rows),
+                     .outputs = static_cast<int>(outputs),
+                     .leaf_begin = {0, static_cast<int>(input_blocks(inputs))}};
 }
 
 std::optional<LinearShape> linear_shape(const RowLinear& p) {

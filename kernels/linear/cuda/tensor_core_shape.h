@@ -12,7 +12,7 @@ namespace invar::cuda::tc {
 struct LinearShape {
   int rows = 0;
   int outputs = 0;
-  bool by_segments = false;     // row-parallel: a leaf is a segment, its value leaves by the tree; else leaves fold left
+  bool by_segments = false;     // row-parallel: a leaf is a segment, its value leaves by the tree; else there is one leaf
   bool whole_tree = false;      // the leaves are all the segments of the one node that leaves
   std::vector<int> leaf_begin;  // leaf i is blocks [leaf_begin[i], leaf_begin[i + 1])
   int leaves() const { return static_cast<int>(leaf_begin.size()) - 1; }

@@ -81,4 +81,18 @@ __device__ __forceinline__ void multiply_tree(float (&acc)[kSize], float (&other
   if constexpr (kLeaves == 8) add_sums(sums, third);
 }
 
+// The same for eight short leaves: sums go to shared memory and back once, not twice, which a tile of a few blocks of k has
+// little time for; in return all products are waited for once more. third comes to be the last four's sum, of which
+// add_sums(sums, third) makes the root: the next tile may begin in acc before.
+template <int kSize, class Begin, class GoOn, class Drain>
+__device__ __forceinline__ void multiply_short_tree(float (&acc)[kSize], float (&other)[kSize], float (&third)[kSize],
+                                                    uint32_t sums, const Begin& begin, const GoOn& go_on, const Drain& drain) {
+  multiply_tree<4>(acc, other, third, sums, begin, go_on, drain);
+  begin(acc);
+  boxes_are_free();
+  store_sums(sums, third);
+  const auto of_last_four = [&](float(&d)[kSize], int leaf) { go_on(d, 4 + leaf); };
+  multiply_tree<4>(acc, other, third, sums, begin, of_last_four, drain);
+}
+
 }  // namespace invar::cuda::tc

@@ -21,21 +21,24 @@ struct NormTarget {
 };
 
 __device__ inline float norm_factor(float sum, int width, float epsilon) {
-  return numerics::rsqrt(numerics::add(numerics::div(sum, static_cast<float>(width)), epsilon));
+  const auto n = static_cast<float>(width);
+  // A power of two has an exact reciprocal, and a product costs less than a division.
+  const float mean = (width & (width - 1)) == 0 ? numerics::mul(sum, numerics::bits_float(0x7f000000u - numerics::float_bits(n)))
+                                                : numerics::div(sum, n);
+  return numerics::rsqrt(numerics::add(mean, epsilon));
 }
 
 // bf(RN(w * bf(RN(x * r)))) of a piece.
 template <int kCount>
 __device__ inline Bf16Piece<kCount> norm_piece(const Bf16Piece<kCount>& x, const Bf16Piece<kCount>& weight, float r) {
-  float v[kCount], w[kCount];
+  float v[kCount];
   widen_piece(x, v);
-  widen_piece(weight, w);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) v[i] = numerics::mul(v[i], r);
-  widen_piece(narrow_piece(v), v);
+  Bf16Piece<kCount> y = narrow_piece(v);
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) v[i] = numerics::mul(w[i], v[i]);
-  return narrow_piece(v);
+  for (int i = 0; i < kCount / 2; ++i) y.pair[i] = multiply_pair(weight.pair[i], y.pair[i]);
+  return y;
 }
 
 // part[w] += part[w + kStride], and so on down to a stride of one.
