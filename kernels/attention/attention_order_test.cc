@@ -242,16 +242,10 @@ TEST_P(AttentionOrderOf, WeightsOutsideTheirRangeShowWhereTheReferenceLies) {
   EXPECT_GT(want.size(), rows.size() / 2);
 }
 
-// A few large weights, and hundreds so small beside them that a chain of tensor-core steps cuts each to nothing, where lanes of
-// their own add them up.
 TEST_P(AttentionOrderOf, TheDenominatorIsNotThatOfTheOtherProfile) {
   const Profile profile = GetParam();
   World world({.query_heads = 32, .kv_heads = 32, .head_dim = 128, .page_size = 16}, {512});
-  const float c = world.scale() * numerics::kLog2e;
-  world.level_queries(0);
-  for (int32_t j = 0; j < 512; ++j)
-    for (int64_t head = 0; head < 32; ++head)
-      world.set_score({0, j}, head, (j < 2 ? -0.1f * static_cast<float>((j * 5 + head) % 8) : -25.3f) / c);
+  world.small_weights(0);
   const std::vector<Token> rows = {{0, 500}, {0, 511}};
   const Outputs want = written_out(world, rows, {.profile = profile});
   for (const Isa isa : isas()) {

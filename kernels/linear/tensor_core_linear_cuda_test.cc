@@ -2,25 +2,15 @@
 // ones against the generic schedule, which the small ones have checked.
 #include "kernels/linear/tensor_core_linear_cuda_test.h"
 
-#include <gtest/gtest.h>
-
 #include <cstring>
-#include <functional>
 #include <stdexcept>
 #include <string>
-#include <thread>
 
 #include "kernels/activation/activation.h"
-#include "kernels/device/cuda_test.h"
-#include "kernels/device/device_array.h"
 #include "kernels/linear/cuda/finish.h"
-#include "kernels/linear/cuda/tensor_core_decode.h"
 #include "kernels/linear/cuda/tensor_core_generic.h"
 #include "kernels/linear/cuda/tensor_core_grouped.h"
 #include "kernels/linear/cuda/tensor_core_linear.h"
-#include "kernels/linear/cuda/tensor_core_prefill.h"
-#include "kernels/linear/hostile_values.h"
-#include "kernels/linear/linear.h"
 
 namespace invar {
 namespace {

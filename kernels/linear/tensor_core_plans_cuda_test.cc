@@ -1,8 +1,5 @@
 // Every plan of the tc profile's linears on the GPU, also those that nobody would choose, bit for bit against the generic
 // schedule.
-#include <gtest/gtest.h>
-
-#include <cstring>
 #include <string>
 #include <vector>
 

@@ -1,7 +1,6 @@
 #include "kernels/linear/cuda/tensor_core_decode_plan.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "absl/strings/str_cat.h"
 
