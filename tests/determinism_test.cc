@@ -54,7 +54,7 @@ std::vector<Arrangement> schedules() {
   add({.name = "hot cache", .warm = Arrangement::Warm::kHot});
   add({.name = "hot cache chunks of 17", .long_prefill_token_threshold = 17, .warm = Arrangement::Warm::kHot});
   add({.name = "preemption", .pages = 40, .company = 30, .order = 6});
-  add({.name = "preemption tp3", .layout = {.tp = 3}, .pages = 40, .company = 20, .order = 6});
+  add({.name = "preemption tp3", .layout = {.tp = 3}, .pages = 40, .company = 30, .order = 6});
   add({.name = "one plan in flight", .plans_in_flight = 1});
   add({.name = "four plans in flight", .plans_in_flight = 4, .company = 10});
   add({.name = "three threads", .threads = 3});
