@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/activation/activation.h"
 #include "kernels/device/cuda_test.h"
 #include "kernels/device/device_array.h"
@@ -81,32 +83,30 @@ std::vector<Bf16> run(const Device& device, const GatedWeights& w, const std::ve
 
 using GatedLinearCuda = CudaTest;
 
-TEST_F(GatedLinearCuda, EveryShapeGivesTheReferenceBits) {
+class GatedShapesCuda : public CudaTest, public testing::WithParamInterface<std::pair<int64_t, int64_t>> {};
+INSTANTIATE_TEST_SUITE_P(WidthAndInputs, GatedShapesCuda,
+                         testing::Values(std::pair(8, 64), std::pair(13, 72), std::pair(96, 512), std::pair(176, 576),
+                                         std::pair(72, 4160), std::pair(768, 2048), std::pair(1536, 576), std::pair(171, 2304),
+                                         std::pair(683, 576)),
+                         [](const auto& info) { return absl::StrCat(info.param.first, "x", info.param.second); });
+
+TEST_P(GatedShapesCuda, GiveTheReferenceBits) {
+  const auto [width, inputs] = GetParam();
   for (const Profile profile : {Profile::kTc, Profile::kPortable}) {
     const Device cpu({.profile = profile, .threads = 16});
     const auto gpu = open(profile);
-    for (const auto& [width, inputs] : {std::pair<int64_t, int64_t>{8, 64},
-                                        {13, 72},
-                                        {96, 512},
-                                        {176, 576},
-                                        {72, 4160},
-                                        {768, 2048},
-                                        {1536, 576},
-                                        {171, 2304},
-                                        {683, 576}})
-      for (const bool bias : {false, true}) {
-        const Data d(width, inputs, bias ? Kind::kWideExponents : Kind::kOrdinary);
-        const GatedWeights w = d.pack(*gpu, bias);
-        for (const int64_t rows : {1, 2, 7, 8, 16, 33, 64, 65, 130, 256}) {
-          const int64_t x_stride = (inputs + 7) / 8 * 8;
-          const std::vector<Bf16> x = bf16_data(rows * x_stride, Kind::kOrdinary, static_cast<uint64_t>(rows));
-          const std::vector<Bf16> want = expected(cpu, d, x, rows, x_stride, bias);
-          for (const int64_t gap : {0, 8, 3})
-            ASSERT_TRUE(same_bits(run(*gpu, w, x, rows, x_stride, gap), want))
-                << name(profile) << ", width " << width << ", inputs " << inputs << ", rows " << rows << ", gap " << gap
-                << (bias ? ", bias" : "");
-        }
+    for (const bool bias : {false, true}) {
+      const Data d(width, inputs, bias ? Kind::kWideExponents : Kind::kOrdinary);
+      const GatedWeights w = d.pack(*gpu, bias);
+      for (const int64_t rows : {1, 2, 7, 8, 16, 33, 64, 65, 130, 256}) {
+        const int64_t x_stride = (inputs + 7) / 8 * 8;
+        const std::vector<Bf16> x = bf16_data(rows * x_stride, Kind::kOrdinary, static_cast<uint64_t>(rows));
+        const std::vector<Bf16> want = expected(cpu, d, x, rows, x_stride, bias);
+        for (const int64_t gap : {0, 8, 3})
+          ASSERT_TRUE(same_bits(run(*gpu, w, x, rows, x_stride, gap), want))
+              << name(profile) << ", rows " << rows << ", gap " << gap << (bias ? ", bias" : "");
       }
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/activation/activation.h"
 #include "kernels/device/cuda_test.h"
 #include "kernels/device/device_array.h"
@@ -105,27 +106,30 @@ class ExpertMlpCuda : public CudaTest {
   }
 };
 
+class ExpertShapesCuda : public ExpertMlpCuda, public testing::WithParamInterface<Shape> {};
+INSTANTIATE_TEST_SUITE_P(HiddenAndInner, ExpertShapesCuda, testing::Values(Shape{72, 176}, Shape{256, 768}, Shape{512, 1024}),
+                         [](const auto& info) { return absl::StrCat(info.param.hidden, "x", info.param.intermediate); });
+
 // The CPU backend is the oracle: expert_mlp_test.cc holds it against the reference linears.
-TEST_F(ExpertMlpCuda, RaggedGroupsGiveTheBitsOfTheCpu) {
-  for (const Shape& shape : {Shape{72, 176}, Shape{256, 768}, Shape{512, 1024}}) {
-    const std::vector<Expert> experts = draw(shape, 5);
-    for (const std::vector<int64_t>& offsets : {std::vector<int64_t>{0, 3, 3, 4, 25, 26}, std::vector<int64_t>{0, 0, 0, 9, 9, 9},
-                                                std::vector<int64_t>{0, 100, 101, 101, 103, 140}}) {
-      const std::vector<Bf16> x = bf16_data(offsets.back() * shape.hidden, Kind::kOrdinary, 1);
-      for (const Share share : {Share{0, 8}, Share{0, 4}, Share{3, 6}, Share{5, 6}})
-        for (const Profile profile : {Profile::kPortable, Profile::kTc}) {
-          const Device cpu({.profile = profile, .threads = 16});
-          const auto gpu = open(profile);
-          const std::vector<float> want = run(cpu, shape, experts, offsets, x, share);
-          for (const How how : {How::kOneByOneFromDevice, How::kIndexed})
-            ASSERT_TRUE(same_bits(run(cpu, shape, experts, offsets, x, share, how), want));
-          for (const How how : {How::kOneByOne, How::kTogether, How::kTogetherFromDevice, How::kOneByOneFromDevice, How::kIndexed,
-                                How::kIndexedOneByOne})
-            ASSERT_TRUE(same_bits(run(*gpu, shape, experts, offsets, x, share, how), want))
-                << name(profile) << ", hidden " << shape.hidden << ", rows " << offsets.back() << ", segments " << share.first
-                << " to " << share.last << ", way " << static_cast<int>(how);
-        }
-    }
+TEST_P(ExpertShapesCuda, RaggedGroupsGiveTheBitsOfTheCpu) {
+  const Shape shape = GetParam();
+  const std::vector<Expert> experts = draw(shape, 5);
+  for (const std::vector<int64_t>& offsets : {std::vector<int64_t>{0, 3, 3, 4, 25, 26}, std::vector<int64_t>{0, 0, 0, 9, 9, 9},
+                                              std::vector<int64_t>{0, 100, 101, 101, 103, 140}}) {
+    const std::vector<Bf16> x = bf16_data(offsets.back() * shape.hidden, Kind::kOrdinary, 1);
+    for (const Share share : {Share{0, 8}, Share{0, 4}, Share{3, 6}, Share{5, 6}})
+      for (const Profile profile : {Profile::kPortable, Profile::kTc}) {
+        const Device cpu({.profile = profile, .threads = 16});
+        const auto gpu = open(profile);
+        const std::vector<float> want = run(cpu, shape, experts, offsets, x, share);
+        for (const How how : {How::kOneByOneFromDevice, How::kIndexed})
+          ASSERT_TRUE(same_bits(run(cpu, shape, experts, offsets, x, share, how), want));
+        for (const How how : {How::kOneByOne, How::kTogether, How::kTogetherFromDevice, How::kOneByOneFromDevice, How::kIndexed,
+                              How::kIndexedOneByOne})
+          ASSERT_TRUE(same_bits(run(*gpu, shape, experts, offsets, x, share, how), want))
+              << name(profile) << ", hidden " << shape.hidden << ", rows " << offsets.back() << ", segments " << share.first
+              << " to " << share.last << ", way " << static_cast<int>(how);
+      }
   }
 }
 

@@ -40,10 +40,11 @@ class Members {
       windows_.emplace_back(device, layout.bytes());
       records_.push_back(Buffer::staging(device, sizeof(PeerRecord)));
       *records_.back().as<PeerRecord>() = {};
-      cuda::check(cudaMemset(windows_.back().data(), 0, layout.bytes()));
-      cuda::check(cudaMemset(windows_.back().data() + layout.arrivals(0), 0xff, 2 * layout.arrival_bytes));
+      // In the stream that the buffer's zeros are written in: on a busy GPU they come late.
+      cuda::check(cudaMemsetAsync(windows_.back().data() + layout.arrivals(0), 0xff, 2 * layout.arrival_bytes,
+                                  device.cuda().stream));
     }
-    cuda::check(cudaDeviceSynchronize());
+    synchronize();
     for (int r = 0; r < ranks; ++r) {
       PeerView& view = views_.emplace_back();
       view = {.rank = r,

@@ -177,7 +177,8 @@ Outcome ask(const Model& model, const Arrangement& a, const std::vector<v1::Gene
   RankOptions rank;
   rank.layout = a.layout;
   rank.device = {.profile = a.profile, .threads = a.threads, .isa = a.isa, .control_arm = a.arm, .backend = backend()};
-  rank.exchange = exchange();
+  // Replicas of this process may have to share a GPU, which peer memory refuses: auto takes it where they need not.
+  rank.exchange = a.layout.dp > 1 && exchange() == Exchange::kPeer ? Exchange::kAuto : exchange();
   rank.page_size = a.page_size;
   rank.pages = a.pages;
   rank.trace = a.trace;

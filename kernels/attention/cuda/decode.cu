@@ -42,7 +42,7 @@ __device__ void sum_items(Shared<HeadDim, Columns>& s, const AttentionParameters
     const Work w = work_of(p, item_at(p, plan.decode(), index), index, S::kHeads);
     if (w.empty()) continue;
     const int blocks = w.blocks();
-    ptx::named_barrier_sync(kScored, S::kConsumers);
+    ptx::named_barrier_sync_roles(kScored, S::kConsumers);
     float reference[Columns][2], l[Columns][4] = {};
 #pragma unroll
     for (int n = 0; n < Columns; ++n) {
@@ -51,7 +51,7 @@ __device__ void sum_items(Shared<HeadDim, Columns>& s, const AttentionParameters
 #pragma unroll
         for (int i = 0; i < 2; ++i) pass_block(p, s.largest[b][n * 8 + t * 2 + i], reference[n][i]);
     }
-    ptx::named_barrier_sync(kScored, S::kConsumers);
+    ptx::named_barrier_sync_roles(kScored, S::kConsumers);
     for (int b = 0; b < blocks; ++b) {
 #pragma unroll
       for (int n = 0; n < Columns; ++n) {
@@ -83,7 +83,7 @@ __device__ void sum_items(Shared<HeadDim, Columns>& s, const AttentionParameters
               make_float2(reference[n][i], l[n][i]);
         }
       }
-    if (direct) ptx::named_barrier_sync(kSums, S::kConsumers);
+    if (direct) ptx::named_barrier_sync_roles(kSums, S::kConsumers);
   }
 }
 
@@ -178,7 +178,7 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
         if (g == 0) s.largest[warp][n * 8 + t * 2] = largest[0], s.largest[warp][n * 8 + t * 2 + 1] = largest[1];
       }
     }
-    ptx::named_barrier_sync(kScored, S::kConsumers);
+    ptx::named_barrier_sync_roles(kScored, S::kConsumers);
 
     // ---- softmax
 #pragma unroll
@@ -222,7 +222,7 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
           s.weights[n * 8 + t * 2 + 1][key] = numerics::bf(scores[m][n][i + 1]).bits;
         }
     }
-    ptx::named_barrier_sync(kScored, S::kConsumers);
+    ptx::named_barrier_sync_roles(kScored, S::kConsumers);
 
     // ---- values: o[column][4], d 16 warp + g and + 8, heads 2t and 2t + 1
     float o[Columns][4] = {};
@@ -277,7 +277,7 @@ __device__ void consume(Shared<HeadDim, Columns>& s, const AttentionParameters& 
     begin = behind<S>(begin, 2 * blocks);
 
     const bool direct = w.item.states < 0;
-    if (direct) ptx::named_barrier_sync(kSums, S::kConsumers);
+    if (direct) ptx::named_barrier_sync_roles(kSums, S::kConsumers);
     if (warp < kTiles) {
 #pragma unroll
       for (int n = 0; n < Columns; ++n)

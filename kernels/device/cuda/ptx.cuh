@@ -22,9 +22,13 @@ __device__ __forceinline__ bool elect_one() {
   asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.b32 %0, 1, 0, p;\n}" : "=r"(elected));
   return elected != 0;
 }
-// Barrier `id` (1 .. 15; 0 is __syncthreads) among `threads` threads, whole warps.
+// Barrier `id` (1 .. 15; 0 is __syncthreads) among `threads` threads, whole warps, who all wait at this one place of the program.
 __device__ __forceinline__ void named_barrier_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+// The same where warps of other roles wait at places of their own.
+__device__ __forceinline__ void named_barrier_sync_roles(int id, int threads) {
+  asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
