@@ -103,6 +103,21 @@ void Device::CloseCuda::operator()(CudaContext* context) const {
   if constexpr (kCudaBuilt) cuda::close(context);
 }
 
+Device::Monitor::Monitor(const Device& device, std::function<void(double)> called)
+    : all_(device.monitors_), own_(all_->insert(all_->end(), std::move(called))) {}
+
+Device::Monitor::~Monitor() {
+  if (all_) all_->erase(own_);
+}
+
+Device::Monitor& Device::Monitor::operator=(Monitor&& other) noexcept {
+  if (this == &other) return *this;
+  if (all_) all_->erase(own_);
+  all_ = std::move(other.all_);
+  own_ = other.own_;
+  return *this;
+}
+
 absl::StatusOr<std::unique_ptr<Device>> Device::open(const DeviceOptions& options) {
   auto device = std::make_unique<Device>(options);
   if (options.backend == Backend::kCpu) return device;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <list>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -170,10 +171,24 @@ class Device {
   // How often memory was taken of any CUDA device so far. Recorded work is stale when buffers it uses have moved.
   static uint64_t allocations();
 
-  // Called from time to time while synchronize() waits, with the seconds waited so far; may throw. For whoever queued work that
-  // depends on other ranks.
-  void set_monitor(std::function<void(double)> monitor) const { monitor_ = std::move(monitor); }
-  const std::function<void(double)>& monitor() const { return monitor_; }
+  // Called while synchronize() waits, from time to time and when all has ended, with the seconds waited so far; may throw: what
+  // was queued is then no result. For whoever queued work that depends on other ranks, as long as this lives. Several stand side
+  // by side, and all are asked: each knows of its own waits only.
+  class Monitor {
+   public:
+    Monitor() = default;
+    Monitor(const Device& device, std::function<void(double)> called);
+    ~Monitor();
+    Monitor(Monitor&& other) noexcept : all_(std::move(other.all_)), own_(other.own_) {}
+    Monitor& operator=(Monitor&& other) noexcept;
+
+   private:
+    std::shared_ptr<std::list<std::function<void(double)>>> all_;
+    std::list<std::function<void(double)>>::iterator own_;
+  };
+  void ask_monitors(double waited_seconds) const {
+    for (const auto& called : *monitors_) called(waited_seconds);
+  }
 
  private:
   struct CloseCuda {
@@ -182,7 +197,7 @@ class Device {
   DeviceOptions options_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<CudaContext, CloseCuda> cuda_;
-  mutable std::function<void(double)> monitor_;
+  std::shared_ptr<std::list<std::function<void(double)>>> monitors_ = std::make_shared<std::list<std::function<void(double)>>>();
 };
 
 }  // namespace invar

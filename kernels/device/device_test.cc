@@ -34,6 +34,32 @@ TEST(Names, AnUnknownNameIsAnErrorThatSaysIt) {
   EXPECT_NE(arm.status().message().find("swapped-groups"), absl::string_view::npos);  // lists the known ones
 }
 
+TEST(DeviceMonitor, AllAreAskedAsLongAsTheyLive) {
+  Device device({});
+  std::vector<int> asked;
+  auto first = std::make_unique<Device::Monitor>(device, [&](double) { asked.push_back(1); });
+  Device::Monitor second(device, [&](double) { asked.push_back(2); });
+  device.ask_monitors(0.5);
+  EXPECT_EQ(asked, (std::vector{1, 2}));
+  first.reset();  // in the order they came or not
+  device.ask_monitors(0.5);
+  EXPECT_EQ(asked, (std::vector{1, 2, 2}));
+  Device::Monitor moved = std::move(second);
+  device.ask_monitors(0.5);
+  moved = Device::Monitor(device, [&](double waited) {
+    asked.push_back(3);
+    if (waited > 1) throw std::runtime_error("given up");
+  });
+  device.ask_monitors(0.5);
+  EXPECT_EQ(asked, (std::vector{1, 2, 2, 2, 3}));
+  const Device::Monitor last(device, [&](double) { asked.push_back(4); });
+  EXPECT_THROW(device.ask_monitors(2.0), std::runtime_error);  // nobody behind it is asked
+  EXPECT_EQ(asked, (std::vector{1, 2, 2, 2, 3, 3}));
+  moved = {};
+  device.ask_monitors(2.0);
+  EXPECT_EQ(asked.back(), 4);
+}
+
 TEST(Buffer, IsAlignedAndZero) {
   for (size_t bytes : {size_t{1}, size_t{63}, size_t{4096}, size_t{2} << 20, (size_t{5} << 20) + 17}) {
     const Buffer buffer(bytes);

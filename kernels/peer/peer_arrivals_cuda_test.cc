@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 
 #include "kernels/device/cuda/context.h"
 #include "kernels/device/cuda_test.h"
@@ -20,9 +19,6 @@ namespace {
 
 using numerics::kSegments;
 using test_rows::Kind;
-
-// Loading a kernel at its first launch waits for all that runs on the GPU, here for kernels that wait for what is queued next.
-const bool kLoadedAtOnce = setenv("CUDA_MODULE_LOADING", "EAGER", 1) == 0;
 
 constexpr float kEpsilon = 1e-6f;
 constexpr int64_t kMostRows = 64;
@@ -41,8 +37,8 @@ class Members {
       records_.push_back(Buffer::staging(device, sizeof(PeerRecord)));
       *records_.back().as<PeerRecord>() = {};
       // In the stream that the buffer's zeros are written in: on a busy GPU they come late.
-      cuda::check(cudaMemsetAsync(windows_.back().data() + layout.arrivals(0), 0xff, 2 * layout.arrival_bytes,
-                                  device.cuda().stream));
+      cuda::check(
+          cudaMemsetAsync(windows_.back().data() + layout.arrivals(0), 0xff, 2 * layout.arrival_bytes, device.cuda().stream));
     }
     synchronize();
     for (int r = 0; r < ranks; ++r) {
@@ -247,13 +243,7 @@ std::vector<Share> shares_of(const Members& members, const Problem& p) {
   return shares;
 }
 
-class PeerArrivals : public CudaTest {
- protected:
-  void SetUp() override {
-    ASSERT_TRUE(kLoadedAtOnce);
-    CudaTest::SetUp();
-  }
-};
+using PeerArrivals = CudaTest;
 
 TEST_F(PeerArrivals, GiveTheCpusBits) {
   struct Shape {

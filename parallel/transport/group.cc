@@ -1,7 +1,11 @@
 #include "parallel/transport/group.h"
 
+#include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
+
+#include "absl/strings/str_cat.h"
 
 namespace invar::parallel {
 namespace {
@@ -19,6 +23,12 @@ Group::Group(Transport& transport, std::vector<int> members, int tag)
   for (int i = 0; i < size(); ++i)
     if (members_[i] == transport.rank()) index_ = i;
   if (index_ < 0) throw std::logic_error("group: rank " + std::to_string(transport.rank()) + " is not among its members");
+}
+
+Group Group::of_all(Transport& transport, int tag) {
+  std::vector<int> ranks(static_cast<size_t>(transport.size()));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return {transport, std::move(ranks), tag};
 }
 
 void Group::exchange(std::span<const Send> sends, std::span<const Receive> receives, const char* name) {
@@ -99,6 +109,20 @@ void Group::barrier(const char* name) {
     const Receive receive{members_[(index_ + size() - reach) % size()], {&in, 1}};
     transport_->exchange({&send, 1}, {&receive, 1}, phase);
   }
+}
+
+absl::Status Group::agree(const absl::Status& mine, const char* name) {
+  constexpr size_t kText = 512;
+  std::vector<char> text(kText), all(kText * members_.size());
+  if (!mine.ok()) {
+    const std::string message = mine.message().empty() ? "refused" : std::string(mine.message());
+    std::copy_n(message.begin(), std::min(message.size(), kText - 1), text.begin());
+  }
+  all_gather(std::as_bytes(std::span(text)), std::as_writable_bytes(std::span(all)), name);
+  for (size_t i = 0; i < members_.size(); ++i)
+    if (const char* objection = &all[i * kText]; *objection)
+      return absl::FailedPreconditionError(absl::StrCat(objection, " (rank ", members_[i], ")"));
+  return absl::OkStatus();
 }
 
 }  // namespace invar::parallel

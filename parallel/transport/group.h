@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "absl/status/status.h"
 #include "parallel/transport/transport.h"
 
 namespace invar::parallel {
@@ -13,6 +14,7 @@ class Group {
  public:
   // `members` are transport ranks, distinct, the same list on each of them; the transport's rank must be among them.
   Group(Transport& transport, std::vector<int> members, int tag = 0);
+  static Group of_all(Transport& transport, int tag);
 
   int index() const { return index_; }
   int size() const { return static_cast<int>(members_.size()); }
@@ -36,6 +38,9 @@ class Group {
   // Each member's `mine` (equal sizes) to root; `all` is looked at on root only.
   void gather(std::span<const std::byte> mine, std::span<std::byte> all, int root, const char* name = "gather");
   void barrier(const char* name = "barrier");
+  // What the first member that has something to object objects, on all of them (FailedPrecondition, with its rank): for steps
+  // that a member can't take alone.
+  absl::Status agree(const absl::Status& mine, const char* name = "agreement");
   // Any pattern, peers being indices of this group. For algorithms that need several messages a pair.
   void exchange(std::span<const Send> sends, std::span<const Receive> receives, const char* name);
 

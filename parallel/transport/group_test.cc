@@ -47,6 +47,17 @@ TEST_P(GroupOf, AllGather) {
   });
 }
 
+TEST_P(GroupOf, OneObjectionIsEverybodys) {
+  on_group(GetParam(), [](Group& g) {
+    EXPECT_TRUE(g.agree(absl::OkStatus()).ok());
+    const int objects = g.size() / 2;  // and all behind it
+    const absl::Status all = g.agree(g.index() < objects ? absl::OkStatus() : absl::InternalError(std::string(600, 'x')));
+    EXPECT_EQ(all.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(std::string(all.message()), std::string(511, 'x') + " (rank " + std::to_string(g.member(objects)) + ")");
+    EXPECT_FALSE(g.agree(absl::InternalError("")).ok());
+  });
+}
+
 TEST_P(GroupOf, AllGatherInPlaceOfUnequalPieces) {
   on_group(GetParam(), [](Group& g) {
     // Member i has i numbers; the first has none.

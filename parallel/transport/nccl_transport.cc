@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/cuda/context.h"
+#include "parallel/transport/gpu_tenant.h"
 #include "parallel/transport/group.h"
 #include "parallel/transport/transport.h"
 
@@ -62,10 +63,10 @@ const Library& library() {
 
 class NcclTransport final : public Transport {
  public:
-  NcclTransport(Transport& inner, const Device& device, const TransportOptions& options)
-      : inner_(inner), device_(device), options_(options) {}
+  NcclTransport(Transport& inner, const Device& device, const TransportOptions& options, GpuTenant tenant)
+      : tenant_(std::move(tenant)), inner_(inner), device_(device), options_(options) {}
   ~NcclTransport() override {
-    device_.set_monitor({});
+    monitor_ = {};
     if (communicator_) library().abort(communicator_);  // local only: tells no peer, waits for none
   }
 
@@ -79,17 +80,15 @@ class NcclTransport final : public Transport {
   // Collective over all ranks.
   void connect() {
     ncclUniqueId id{};
-    std::vector<int> all(size());
-    for (int r = 0; r < size(); ++r) all[r] = r;
     if (rank() == 0) check(library().get_unique_id(&id), "NCCL id");
-    Group(inner_.host_memory(), all, kMaxTag).broadcast(std::as_writable_bytes(std::span(&id, 1)), 0, "NCCL id");
+    Group::of_all(inner_.host_memory(), kMaxTag).broadcast(std::as_writable_bytes(std::span(&id, 1)), 0, "NCCL id");
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     phase_ = {"NCCL start", 0, 0};
     const ncclResult_t begun = library().init_rank(&communicator_, size(), id, rank(), &config);
     if (begun != ncclInProgress) check(begun, "NCCL start");
     wait();
-    device_.set_monitor([this](double waited) { watch(waited); });
+    monitor_ = Device::Monitor(device_, [this](double waited) { watch(waited); });
   }
 
   void exchange(std::span<const Send> sends, std::span<const Receive> receives, const Phase& phase) override {
@@ -154,26 +153,26 @@ class NcclTransport final : public Transport {
     if (waited > limit()) fail(PeerFailure::Cause::kTimeout, waited, "the device still waits for a peer");
   }
 
+  GpuTenant tenant_;
   Transport& inner_;
   const Device& device_;
   TransportOptions options_;
   ncclComm_t communicator_ = nullptr;
+  Device::Monitor monitor_;
   Phase phase_{"", 0, 0};
 };
 
 // NCCL wants a GPU for each rank.
 absl::Status each_has_a_gpu(Transport& transport, const Device& device) {
   constexpr size_t kName = 80;
-  std::vector<int> all(transport.size());
-  for (int r = 0; r < transport.size(); ++r) all[r] = r;
-  std::vector<char> names(kName * all.size());
+  std::vector<char> names(kName * static_cast<size_t>(transport.size()));
   std::array<char, kName> mine{};
   const std::string name = absl::StrCat(transport.host().substr(0, kName - 8), "/", device.cuda().index);
   std::memcpy(mine.data(), name.data(), std::min(name.size(), kName - 1));
-  Group(transport.host_memory(), all, kMaxTag)
+  Group::of_all(transport.host_memory(), kMaxTag)
       .all_gather(std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(names)), "GPUs");
   std::set<std::string> distinct;
-  for (size_t r = 0; r < all.size(); ++r)
+  for (size_t r = 0; r < names.size() / kName; ++r)
     if (!distinct.insert(&names[r * kName]).second)
       return absl::FailedPreconditionError(absl::StrCat("--exchange nccl: two ranks share GPU ", &names[r * kName],
                                                         "; NCCL needs one each. Use --exchange host, or fewer ranks a host"));
@@ -185,10 +184,16 @@ absl::Status each_has_a_gpu(Transport& transport, const Device& device) {
 absl::StatusOr<std::unique_ptr<Transport>> start_nccl(Transport& inner, const Device& device, const TransportOptions& options) {
   if (device.backend() != Backend::kCuda)
     return absl::InvalidArgumentError("--exchange nccl: moves GPU memory only; this rank runs on a CPU");
-  const absl::Status alone = each_has_a_gpu(inner, device);
-  if (!alone.ok()) return alone;
-  if (!library().missing.empty()) return absl::FailedPreconditionError(absl::StrCat("--exchange nccl: ", library().missing));
-  auto transport = std::make_unique<NcclTransport>(inner, device, options);
+  absl::Status status = each_has_a_gpu(inner, device);
+  if (!status.ok()) return status;  // the same on all ranks
+  GpuTenant tenant(device.cuda().index, &inner, GpuTenant::Bears::kOwnRank);
+  if (!tenant.there())
+    status = absl::FailedPreconditionError(absl::StrCat("--exchange nccl: another replica of this process has GPU ",
+                                                        device.cuda().index, "; use --exchange host, or a GPU for each rank"));
+  if (!library().missing.empty()) status = absl::FailedPreconditionError(absl::StrCat("--exchange nccl: ", library().missing));
+  status = Group::of_all(inner.host_memory(), kMaxTag).agree(status, "NCCL start");
+  if (!status.ok()) return status;
+  auto transport = std::make_unique<NcclTransport>(inner, device, options, std::move(tenant));
   transport->connect();
   return transport;
 }

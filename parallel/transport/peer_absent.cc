@@ -11,6 +11,7 @@ absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::open(Transport&, const D
   return absl::FailedPreconditionError("--exchange peer: this build has no CUDA backend; configure it with -DINVAR_CUDA=ON");
 }
 PeerMemory::~PeerMemory() = default;
+void PeerMemory::keep_window() {}
 void PeerMemory::run(const std::function<void()>& queue) { queue(); }
 float* PeerMemory::whole() const { return nullptr; }
 

@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <map>
-#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/device/cuda/context.h"
+#include "parallel/transport/gpu_tenant.h"
 
 namespace invar::parallel {
 namespace {
@@ -95,33 +94,6 @@ struct Driver {
   }
 };
 
-// GPUs of this process that have windows on them. Two groups of one process that share GPUs without meeting on the host could
-// stand in each other's way: a rank's call that waits for a GPU's kernels (cudaFree) would wait for the other group's.
-class Tenants {
- public:
-  static bool enter(int gpu, bool alone) {
-    const std::lock_guard lock(mutex());
-    int& count = counts()[gpu];
-    if (alone && count > 0) return false;
-    ++count;
-    return true;
-  }
-  static void leave(int gpu) {
-    const std::lock_guard lock(mutex());
-    --counts()[gpu];
-  }
-
- private:
-  static std::mutex& mutex() {
-    static std::mutex m;
-    return m;
-  }
-  static std::map<int, int>& counts() {
-    static std::map<int, int> c;
-    return c;
-  }
-};
-
 PeerLayout layout_of(const PeerSizes& sizes, bool first_member) {
   const auto whole_pages = [](size_t bytes) { return (bytes + 4095) / 4096 * 4096; };
   return {.quick_bytes = kQuickBytes,
@@ -139,7 +111,8 @@ size_t peer_window_bytes(const PeerSizes& sizes) { return layout_of(sizes, true)
 struct PeerMemory::Mapping {
   Driver driver;
   bool threads = false;  // of one process, else processes
-  int tenant = -1;       // of this GPU
+  GpuTenant tenant;
+  bool kept = false;
   std::byte* own = nullptr;
   size_t reserved = 0;  // bytes mapped by the driver's calls; 0: own is an ordinary allocation
   CUmemGenericAllocationHandle handle{};
@@ -185,7 +158,7 @@ struct PeerMemory::Mapping {
   }
   // Errors are not looked at: the process may be ending because the device failed.
   ~Mapping() {
-    if (tenant >= 0) Tenants::leave(tenant);
+    if (kept) return;
     for (void* p : opened) cudaIpcCloseMemHandle(p);
     if (reserved) {
       driver.unmap(reinterpret_cast<CUdeviceptr>(own), reserved);
@@ -212,18 +185,8 @@ absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::open(Transport& inner, c
   return memory;
 }
 
-// The first refusal of any rank of the world, on each of them.
-absl::Status PeerMemory::agree(absl::Status mine) {
-  constexpr size_t kText = 512;
-  std::vector<int> world(inner_.size());
-  for (int r = 0; r < inner_.size(); ++r) world[r] = r;
-  std::vector<char> text(kText), all(kText * world.size());
-  if (!mine.ok()) std::string(mine.message()).copy(text.data(), kText - 1);
-  Group(inner_.host_memory(), world, kMaxTag - 1)
-      .all_gather(std::as_bytes(std::span(text)), std::as_writable_bytes(std::span(all)), "peer memory");
-  for (size_t r = 0; r < world.size(); ++r)
-    if (all[r * kText]) return absl::FailedPreconditionError(absl::StrCat(&all[r * kText], " (rank ", r, ")"));
-  return absl::OkStatus();
+absl::Status PeerMemory::agree(const absl::Status& mine) {
+  return Group::of_all(inner_.host_memory(), kMaxTag - 1).agree(mine, "peer memory");
 }
 
 absl::Status PeerMemory::connect(const PeerSizes& sizes) {
@@ -282,9 +245,9 @@ absl::Status PeerMemory::try_connect(const PeerSizes& sizes) {
     if (cudaDeviceCanAccessPeer(&can, mine.index, card.index) != cudaSuccess || !can)
       refuse(absl::StrCat("have GPUs ", mine.index, " and ", card.index, " without peer access"));
   }
-  if (status.ok() && Tenants::enter(mine.index, !view_.crowded))
-    mapping->tenant = mine.index;
-  else if (status.ok())
+  if (status.ok())
+    mapping->tenant = GpuTenant(mine.index, &inner_, view_.crowded ? GpuTenant::Bears::kEverybody : GpuTenant::Bears::kNobody);
+  if (status.ok() && !mapping->tenant.there())
     status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: another group of this process has GPU ", mine.index));
   status = agree(status);
   if (!status.ok()) return status;
@@ -322,8 +285,7 @@ absl::Status PeerMemory::try_connect(const PeerSizes& sizes) {
   const auto nanoseconds = [](auto time) {
     return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(time).count());
   };
-  monitor_before_ = device_.monitor();
-  device_.set_monitor([this](double waited) { watch(waited); });
+  monitor_ = Device::Monitor(device_, [this](double waited) { watch(waited); });
   // Memory that can be mapped may still not carry a word: some virtual machines say yes to everything.
   view_.deadline_ns = nanoseconds(kTrial);
   try {
@@ -344,8 +306,9 @@ PeerMemory::~PeerMemory() {
   stop();
   cudaSetDevice(device_.cuda().index);
   cudaStreamSynchronize(device_.cuda().stream);  // its waits have been told to end
-  device_.set_monitor(monitor_before_);
 }
+
+void PeerMemory::keep_window() { mapping_->kept = true; }
 
 float* PeerMemory::whole() const {
   return view_.rank == 0 ? reinterpret_cast<float*>(view_.window[0] + view_.layout.whole()) : nullptr;
@@ -387,7 +350,6 @@ void PeerMemory::watch(double waited) {
       throw;
     }
   }
-  if (monitor_before_) monitor_before_(waited);
 }
 
 }  // namespace invar::parallel

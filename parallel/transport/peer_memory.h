@@ -31,10 +31,14 @@ class PeerMemory {
   // Collective over all of inner's ranks, each with the list of its own group; the same verdict on each. FailedPrecondition says
   // which rank lacks what: another host, no peer access, processes that share a GPU (their kernels take turns, and one that waits
   // for the other would spin through its turn). Throws PeerFailure.
-  // `inner` and `device` outlive it. A monitor that the device has is called as before.
+  // `inner` and `device` outlive it.
   static absl::StatusOr<std::unique_ptr<PeerMemory>> open(Transport& inner, const Device& device, const std::vector<int>& members,
                                                           const PeerSizes& sizes, const TransportOptions& options = {});
   ~PeerMemory();  // tells no peer; ends its own device's waits first
+
+  // The window outlives this object and is lost to the process: after a failure peers' kernels may still write there, and a write
+  // to memory that is gone breaks their GPU for all who use it.
+  void keep_window();
 
   const PeerView& view() const { return view_; }
   // Work between these can be recorded (Device::record). Not where ranks share a GPU: there they meet on the host before each
@@ -54,7 +58,7 @@ class PeerMemory {
   PeerMemory(Transport& inner, const Device& device, const std::vector<int>& members, const TransportOptions& options);
   absl::Status connect(const PeerSizes& sizes);
   absl::Status try_connect(const PeerSizes& sizes);
-  absl::Status agree(absl::Status mine);
+  absl::Status agree(const absl::Status& mine);  // of all of inner's ranks
   void watch(double waited);
   void stop();
 
@@ -66,7 +70,7 @@ class PeerMemory {
   PeerView view_;
   Buffer record_;
   std::unique_ptr<Mapping> mapping_;
-  std::function<void(double)> monitor_before_;
+  Device::Monitor monitor_;
   double asked_ = 0;
 };
 

@@ -123,5 +123,39 @@ TEST_P(PeerMemoryOf, AnotherGroupOnTheSameGpus_IsRefusedUnlessItsRanksMeetOnTheH
   });
 }
 
+// What stages and experts of the same ranks go by, while another replica on their GPUs has to take the host.
+TEST_P(PeerMemoryOf, NcclIsTakenBesideItByTheSameRanksOnly) {
+  const auto [ranks, gpus] = GetParam();
+  auto replica = start_threads(ranks);
+  with_ranks([&, gpus = gpus, ranks = ranks](const Device& device, Transport& transport, PeerMemory&) {
+    const auto other = start_nccl(*replica[transport.rank()], device);
+    ASSERT_FALSE(other.ok());
+    EXPECT_NE(other.status().message().find(gpus == ranks ? "another replica of this process has GPU" : "two ranks share GPU"),
+              std::string_view::npos)
+        << std::string(other.status().message());
+    const auto own = start_nccl(transport, device);
+    EXPECT_EQ(own.ok(), gpus == ranks) << std::string(own.status().message());
+  });
+}
+
+// Both have waits of the device's to tell of. What a wait that was given up has left must not be taken for a result.
+TEST_P(PeerMemoryOf, AWaitGivenUpIsNoticedBesideNccl) {
+  const auto [ranks, gpus] = GetParam();
+  if (gpus < ranks) GTEST_SKIP() << "NCCL wants a GPU for each rank";
+  std::vector<int> members;
+  for (int r = 0; r < ranks; ++r) members.push_back(r);
+  with_gpu_ranks(ranks, gpus, {}, [&](const Device& device, Transport& transport) {
+    const auto peer = PeerMemory::open(transport, device, members, kSizes, {.timeout = std::chrono::milliseconds(500)});
+    if (!peer.ok()) throw std::runtime_error(std::string(peer.status().message()));
+    const auto nccl = start_nccl(transport, device);
+    if (!nccl.ok()) throw std::runtime_error(std::string(nccl.status().message()));
+    if (transport.rank() == 0) {
+      (*peer)->run([&] { cuda::peer_greeting(device, (*peer)->view()); });
+      EXPECT_THROW(device.synchronize(), PeerFailure);
+    }
+    Group(transport, members, 7).barrier();
+  });
+}
+
 }  // namespace
 }  // namespace invar::parallel

@@ -187,6 +187,7 @@ absl::Status Rank::run(PlanChannel* channel) {
     code = absl::StatusCode::kInternal;
     failure = absl::StrCat("rank ", report_.rank, " on ", report_.host, " in step ", step_, ": ", e.what());
   }
+  if (peer_) peer_->keep_window();
   if (channel) {
     v1::StepResult lost;
     lost.set_step(step_);

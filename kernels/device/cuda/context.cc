@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,12 @@ namespace {
 constexpr std::chrono::seconds kDeadline{120};
 
 std::atomic<uint64_t> allocation_count{0};
+
+// All kernels are loaded when the GPU is opened. By default the driver loads each at its first launch and waits for the GPU's
+// work meanwhile: for good, if that is a kernel that waits for a peer whose own kernel is what is to be loaded (ranks that share
+// a GPU, ranks of one process). Here, because the driver reads it at its first call, and because other threads may not read the
+// environment while it is written. Who has set it otherwise has his reasons.
+[[maybe_unused]] const bool loads_at_once = setenv("CUDA_MODULE_LOADING", "EAGER", 0) == 0;
 
 }  // namespace
 
@@ -123,14 +130,14 @@ void synchronize(const Device& device) {
     const cudaError_t state = cudaStreamQuery(device.cuda().stream);
     if (state == cudaSuccess) {
       // Work that gave up waiting for a peer has ended like any other: what it left must not be taken for a result.
-      if (device.monitor()) device.monitor()(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      device.ask_monitors(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
       return;
     }
     if (state != cudaErrorNotReady) check(state);
     if (polls % 1024 == 1023) {
       std::this_thread::yield();
       const auto waited = std::chrono::steady_clock::now() - begin;
-      if (device.monitor()) device.monitor()(std::chrono::duration<double>(waited).count());
+      device.ask_monitors(std::chrono::duration<double>(waited).count());
       if (waited > kDeadline)
         throw DeviceFailure(
             absl::StrCat(device.describe(), ": work queued on it has not finished within ", kDeadline.count(), " s"));
