@@ -13,60 +13,13 @@
 #include "kernels/device/cuda/context.h"
 #include "kernels/device/device_array.h"
 #include "kernels/merge/merge.h"
+#include "parallel/reduce/nccl_sum.h"
 #include "parallel/reduce/tree_all_reduce.h"
-#ifdef INVAR_NCCL
-#include <dlfcn.h>
-#include <nccl.h>
-#endif
 
 namespace invar::parallel {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// NCCL's all-reduce: the rival. Its order of additions is its own.
-class Nccl {
- public:
-  Nccl(const Device& device, const Group& group) : device_(device) {
-#ifdef INVAR_NCCL
-    setenv("NCCL_NVLS_ENABLE", "0", 0);  // NVLink multicast stays unused
-    void* handle = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-    if (!handle) return;
-    const auto get_id = reinterpret_cast<decltype(&ncclGetUniqueId)>(dlsym(handle, "ncclGetUniqueId"));
-    const auto init = reinterpret_cast<decltype(&ncclCommInitRank)>(dlsym(handle, "ncclCommInitRank"));
-    all_reduce_ = reinterpret_cast<decltype(&ncclAllReduce)>(dlsym(handle, "ncclAllReduce"));
-    ncclUniqueId id{};
-    if (group.index() == 0) get_id(&id);
-    Group host = group.on_host();
-    host.broadcast(std::as_writable_bytes(std::span(&id, 1)), 0);
-    if (init(&communicator_, group.size(), id, group.index()) != ncclSuccess) communicator_ = nullptr;
-#else
-    (void)group;
-#endif
-  }
-  bool there() const {
-#ifdef INVAR_NCCL
-    return communicator_ != nullptr;
-#else
-    return false;
-#endif
-  }
-  void sum(const void* from, void* to, int64_t count, bool bf16) const {
-#ifdef INVAR_NCCL
-    all_reduce_(from, to, static_cast<size_t>(count), bf16 ? ncclBfloat16 : ncclFloat32, ncclSum, communicator_,
-                device_.cuda().stream);
-#else
-    (void)from, (void)to, (void)count, (void)bf16;
-#endif
-  }
-
- private:
-  const Device& device_;
-#ifdef INVAR_NCCL
-  ncclComm_t communicator_ = nullptr;
-  decltype(&ncclAllReduce) all_reduce_ = nullptr;
-#endif
-};
 
 // Microseconds of one call, the median of several runs that all ranks begin together.
 template <class Function>
@@ -107,7 +60,8 @@ bool measure(Transport& transport, int gpu) {
     if (group.index() == 0) std::fprintf(stderr, "%s\n", std::string(peer.status().message()).c_str());
     return false;
   }
-  const Nccl nccl(device, group);
+  const auto nccl = NcclSum::start(device, group);
+  if (!nccl.ok() && group.index() == 0) std::printf("without NCCL: %s\n", std::string(nccl.status().message()).c_str());
   const int tp = group.size(), me = group.index();
   const RowSegments segments = RowSegments::cut(4096, 64);
   std::vector<float> values(kLast / 4);
@@ -177,10 +131,10 @@ bool measure(Transport& transport, int gpu) {
     const double scattered = time(true, [&] { scatter.run(problem); });
     const double chosen = time(true, [&] { all.run(problem); }), eager = time(false, [&] { all.run(problem); });
     double rival = 0, rival_eager = 0, rival_bf16 = 0;
-    if (nccl.there()) {
-      rival = time(true, [&] { nccl.sum(partials.data(), sums.data(), count, false); });
-      rival_eager = time(false, [&] { nccl.sum(partials.data(), sums.data(), count, false); });
-      rival_bf16 = time(true, [&] { nccl.sum(y.data(), x.data(), count, true); });
+    if (nccl.ok()) {
+      rival = time(true, [&] { (*nccl)->sum(partials.data(), sums.data(), count); });
+      rival_eager = time(false, [&] { (*nccl)->sum(partials.data(), sums.data(), count); });
+      rival_bf16 = time(true, [&] { (*nccl)->sum(y.data(), x.data(), count); });
     }
     const auto rate = [&](double us) { return us > 0 ? static_cast<double>(bytes) / us * 1e-3 : 0; };
     if (me == 0)

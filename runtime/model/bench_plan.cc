@@ -63,8 +63,8 @@ absl::Status plan_trace(const BenchOptions& o, const std::string& trace, int64_t
 }  // namespace
 
 absl::StatusOr<BenchPlan> plan_bench(const BenchOptions& o, int64_t gpu_memory) {
-  if (o.tp > 1 && (o.price || !o.traces.empty()))
-    return absl::InvalidArgumentError(absl::StrCat("--tp ", o.tp, ": --price and --price-trace are of one rank"));
+  if (o.tp > 1 && !o.traces.empty())
+    return absl::InvalidArgumentError(absl::StrCat("--tp ", o.tp, ": --price-trace is of one rank"));
   auto config = load_model_config(o.model);
   if (!config.ok()) return config.status();
   auto profile = parse_profile(o.profile);

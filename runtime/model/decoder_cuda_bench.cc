@@ -4,9 +4,9 @@
 //   runtime_decoder_cuda_bench CONFIG.JSON [--profile tc] [--decode ROWSxCONTEXT ...] [--prefill TOKENS ...] [--price]
 //   [--price-trace FILE.CSV|default ...] [--breakdown]
 //
-// --price: the same steps with linears by cuBLASLt as it likes, by turns with ours; ours / free - 1 is what the contract's order
-// of adding costs. --price-trace: the same of a server's steps under a load (served_price.h). --breakdown: what the kinds of
-// operations cost (step_parts.h).
+// --price: the same steps with linears by cuBLASLt as it likes, and of several ranks sums by ncclAllReduce, by turns with ours;
+// ours / free - 1 is what the contract's order of adding costs. --price-trace: the same of a server's steps under a load
+// (served_price.h). --breakdown: what the kinds of operations cost (step_parts.h).
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -93,8 +93,14 @@ absl::Status run(const BenchOptions& o, const BenchPlan& p, parallel::Transport&
     std::nth_element(seconds.begin(), seconds.begin() + times / 2, seconds.end());
     return seconds[times / 2];
   };
+  std::unique_ptr<parallel::NcclSum> sum;
+  if (o.price && o.tp > 1) {
+    auto started = parallel::NcclSum::start(**device, host);
+    if (!started.ok()) return started.status();
+    sum = *std::move(started);
+  }
   std::unique_ptr<FreeLinears> linears;
-  if (o.price || !o.traces.empty()) linears = std::make_unique<FreeLinears>(**device);
+  if (o.price || !o.traces.empty()) linears = std::make_unique<FreeLinears>(**device, sum.get());
   // By turns, because the clock follows the power; each the median of the turns.
   const auto price = [&](int times, const StepRows& rows) -> absl::Status {
     if (!o.price) return absl::OkStatus();
@@ -113,8 +119,9 @@ absl::Status run(const BenchOptions& o, const BenchPlan& p, parallel::Transport&
     std::sort(ours.begin(), ours.end());
     std::sort(free.begin(), free.end());
     const double a = ours[kTurns / 2], b = free[kTurns / 2];
-    std::printf("  price of the order: ours %.3f ms, linears by cuBLASLt %.3f ms: %+.1f %%\n", a * 1e3, b * 1e3,
-                100 * (a / b - 1));
+    if (prints)
+      std::printf("  price of the order: ours %.3f ms, linears by cuBLASLt%s %.3f ms: %+.1f %%\n", a * 1e3,
+                  sum ? ", sums by NCCL" : "", b * 1e3, 100 * (a / b - 1));
     return absl::OkStatus();
   };
   std::unique_ptr<StepParts> parts;
@@ -221,7 +228,7 @@ int main(int argc, char** argv) {
   CLI::Option* decode = app.add_option("--decode", o.decode, "ROWSxCONTEXT: that many sequences with that many tokens before");
   CLI::Option* prefill = app.add_option("--prefill", o.prefill, "tokens of one prompt");
   app.add_option("--threads,-t", o.threads, "that make the weights")->check(CLI::Range(1, 1024));
-  app.add_flag("--price", o.price, "also with linears by cuBLASLt as it likes, one rank, no biases");
+  app.add_flag("--price", o.price, "also with linears by cuBLASLt and sums by NCCL as they like, no biases");
   app.add_option("--price-trace", o.traces,
                  "tokens a second of a load, also with linears by cuBLASLt: a CSV with TIMESTAMP, ContextTokens and "
                  "GeneratedTokens (Azure's LLM traces), or default: made lengths, about log-normal, prompts of 512 tokens in the "

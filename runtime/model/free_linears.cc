@@ -18,7 +18,7 @@ constexpr size_t kMostExpected = 3;  // of a shape that was only expected
 constexpr double kPromising = 1.15;  // of the fastest at first look
 constexpr int kProposals = 16;
 
-FreeLinears* current = nullptr;
+thread_local FreeLinears* current = nullptr;
 
 void refuse_bias(const Bf16* bias) {
   if (bias) throw DeviceFailure("free linears take no biases: choose a model without");
@@ -39,6 +39,11 @@ bool own_adds(const Device&, const RowLinear&) asm("__real__ZN5invar17row_adds_r
 void own_gated(const Device&, const GatedLinear&) asm("__real__ZN5invar12linear_gatedERKNS_6DeviceERKNS_11GatedLinearE");
 void own_merge(const Device&,
                const MergeResidualNorm&) asm("__real__ZN5invar19merge_residual_normERKNS_6DeviceERKNS_17MergeResidualNormE");
+// Of a member function: the object comes first.
+void wrapped_reduce(parallel::TreeAllReduce*, const parallel::RowReduction&, const parallel::ResidualNorm&) asm(
+    "__wrap__ZN5invar8parallel13TreeAllReduce3runERKNS0_12RowReductionERKNS0_12ResidualNormE");
+void own_reduce(parallel::TreeAllReduce*, const parallel::RowReduction&, const parallel::ResidualNorm&) asm(
+    "__real__ZN5invar8parallel13TreeAllReduce3runERKNS0_12RowReductionERKNS0_12ResidualNormE");
 
 void wrapped_column(const Device& device, const ColumnLinear& p) {
   StepParts::run(p.y ? StepPart::kColumn : StepPart::kHead,
@@ -56,7 +61,11 @@ void wrapped_merge(const Device& device, const MergeResidualNorm& p) {
   StepParts::run(StepPart::kMerge, [&] { current ? current->merge(device, p) : own_merge(device, p); });
 }
 
-FreeLinears::FreeLinears(const Device& device) : device_(device) { current = this; }
+void wrapped_reduce(parallel::TreeAllReduce* all, const parallel::RowReduction& p, const parallel::ResidualNorm& next) {
+  if (!current || !current->reduce(p, next)) own_reduce(all, p, next);
+}
+
+FreeLinears::FreeLinears(const Device& device, const parallel::NcclSum* sum) : device_(device), sum_(sum) { current = this; }
 
 FreeLinears::~FreeLinears() { current = nullptr; }
 
@@ -78,7 +87,7 @@ void FreeLinears::row(const Device& device, const RowLinear& p) {
   unmerged_ += p.y == nullptr;
   if (!on_) return own_row(device, p);
   if (p.rows == 0) return;
-  if (!root_alone(p.nodes)) throw DeviceFailure("free linears are those of one rank");
+  if (!sum_ && !root_alone(p.nodes)) throw DeviceFailure("free linears of several ranks want a sum");
   refuse_bias(p.bias);
   multiply(p.rows, *p.weights, p.x, p.x_stride, p.y ? static_cast<void*>(p.y) : p.partials, p.weights->outputs(), false);
 }
@@ -115,6 +124,22 @@ void FreeLinears::merge(const Device& device, const MergeResidualNorm& p) {
                              .weight = p.weight,
                              .epsilon = p.epsilon,
                              .normed = p.normed});
+}
+
+bool FreeLinears::reduce(const parallel::RowReduction& p, const parallel::ResidualNorm& next) {
+  ++sums_;
+  if (!on_ || !sum_) return false;
+  refuse_bias(p.bias);
+  if (p.rows == 0) return true;
+  StepParts::run(StepPart::kExchange, [&] { sum_->sum(reinterpret_cast<const Bf16*>(p.partials), p.y, p.rows * p.outputs); });
+  residual_rms_norm(device_, {.rows = p.rows,
+                              .width = p.outputs,
+                              .x = next.x,
+                              .y = p.y,
+                              .weight = next.weight,
+                              .epsilon = next.epsilon,
+                              .normed = next.normed});
+  return true;
 }
 
 void FreeLinears::multiply(int64_t rows, const PackedWeights& weights, const Bf16* x, int64_t x_stride, void* y, int64_t y_stride,

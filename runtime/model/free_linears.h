@@ -3,8 +3,8 @@
 //
 // Free: the fastest of the algorithms that cuBLASLt proposes for a shape, split-K allowed, bf16 out (the head fp32), gate and up
 // followed by our activation, a row-parallel linear's result read as bf16 by our residual and norm (ours add to the residual
-// stream themselves; cuBLASLt's do not, and the decoder is told so). The numbers are those of
-// other matrices, because our packing is read as rows: only times mean anything. Shapes are single-rank.
+// stream themselves; cuBLASLt's do not, and the decoder is told so). Of several ranks the row-parallel results are summed in bf16
+// by ncclAllReduce. The numbers are those of other matrices, because our packing is read as rows: only times mean anything.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,15 @@
 #include "kernels/linear/gated_linear.h"
 #include "kernels/linear/linear.h"
 #include "kernels/merge/merge.h"
+#include "parallel/reduce/nccl_sum.h"
+#include "parallel/reduce/tree_all_reduce.h"
 
 namespace invar {
 
 class FreeLinears {
  public:
-  explicit FreeLinears(const Device& device);  // one at a time; outlived by the device
+  // Of the calling thread, until it ends; one a thread. `sum`: of several ranks. Both outlive it.
+  explicit FreeLinears(const Device& device, const parallel::NcclSum* sum = nullptr);
   ~FreeLinears();
   FreeLinears(const FreeLinears&) = delete;
   FreeLinears& operator=(const FreeLinears&) = delete;
@@ -37,7 +40,8 @@ class FreeLinears {
   void choose();
   // Calls of each function below have come here, on or off. If not, the program was linked wrongly.
   bool linked() const {
-    return columns_ > 0 && rows_ > 0 && gated_ > 0 && (merges_ > 0 || unmerged_ == 0) && (adds_ > 0 || rows_ == unmerged_);
+    return columns_ > 0 && rows_ > 0 && gated_ > 0 && ((sum_ ? sums_ : merges_) > 0 || unmerged_ == 0) &&
+           (adds_ > 0 || rows_ == unmerged_);
   }
 
   void column(const Device& device, const ColumnLinear& problem);
@@ -45,6 +49,8 @@ class FreeLinears {
   bool adds(const Device& device, const RowLinear& problem);  // row_adds_residual(), which free linears are not
   void gated(const Device& device, const GatedLinear& problem);
   void merge(const Device& device, const MergeResidualNorm& problem);
+  // TreeAllReduce::run() with what follows; false: it is ours to do.
+  bool reduce(const parallel::RowReduction& problem, const parallel::ResidualNorm& next);
 
  private:
   struct Call {
@@ -69,11 +75,12 @@ class FreeLinears {
                 bool fp32);
 
   const Device& device_;
+  const parallel::NcclSum* sum_;
   Buffer renewed_;
   std::map<ceilings::BlasShape, Product> products_;
   std::map<ceilings::BlasShape, Largest> largest_;  // since choose(); by shape but for the rows
   bool on_ = false;
-  int64_t columns_ = 0, rows_ = 0, unmerged_ = 0, adds_ = 0, gated_ = 0, merges_ = 0;
+  int64_t columns_ = 0, rows_ = 0, unmerged_ = 0, adds_ = 0, gated_ = 0, merges_ = 0, sums_ = 0;
 };
 
 }  // namespace invar
