@@ -2,7 +2,6 @@
 
 #include <numeric>
 
-#include "kernels/device/cuda/context.h"
 #include "kernels/device/cuda_test.h"
 #include "kernels/device/device_array.h"
 
@@ -30,17 +29,6 @@ TEST_F(DeviceCuda, WhatDoesNotFitIsAnErrorWithTheSizes) {
     EXPECT_NE(std::string(e.what()).find("1125899906842624"), std::string::npos) << e.what();
   }
   EXPECT_EQ(DeviceArray<int32_t>(device(), 3).to_host(device()).size(), 3u);  // and the device lives on
-}
-
-// A kernel that is loaded at its first launch waits for others, who may wait for this rank.
-TEST_F(DeviceCuda, KernelsAreLoadedWhenItIsOpened) {
-  decltype(&cuModuleGetLoadingMode) loading_mode = nullptr;
-  cudaDriverEntryPointQueryResult found;
-  cuda::check(cudaGetDriverEntryPointByVersion("cuModuleGetLoadingMode", reinterpret_cast<void**>(&loading_mode), 12000,
-                                               cudaEnableDefault, &found));
-  CUmoduleLoadingMode mode;
-  ASSERT_EQ(loading_mode(&mode), CUDA_SUCCESS);
-  EXPECT_EQ(mode, CU_MODULE_EAGER_LOADING);
 }
 
 TEST(DeviceCudaOpen, ADeviceThatIsNotThereIsAnError) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 #include "kernels/device/cuda/context.h"
 #include "kernels/device/cuda_test.h"
@@ -19,6 +20,9 @@ namespace {
 
 using numerics::kSegments;
 using test_rows::Kind;
+
+// Loading a kernel at its first launch waits for all that runs on the GPU, here for kernels that wait for what is queued next.
+const bool kLoadedAtOnce = setenv("CUDA_MODULE_LOADING", "EAGER", 1) == 0;
 
 constexpr float kEpsilon = 1e-6f;
 constexpr int64_t kMostRows = 64;
@@ -243,7 +247,13 @@ std::vector<Share> shares_of(const Members& members, const Problem& p) {
   return shares;
 }
 
-using PeerArrivals = CudaTest;
+class PeerArrivals : public CudaTest {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(kLoadedAtOnce);
+    CudaTest::SetUp();
+  }
+};
 
 TEST_F(PeerArrivals, GiveTheCpusBits) {
   struct Shape {

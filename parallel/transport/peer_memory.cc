@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,12 @@
 
 namespace invar::parallel {
 namespace {
+
+// All kernels are loaded when a GPU is first used. By default the driver loads each at its first launch and waits for the GPU's
+// work meanwhile: for good, if that is a kernel that waits for a peer whose own kernel is what is to be loaded (ranks that share
+// a GPU, ranks of one process). Before main(), because the driver reads it at its first call, and because other threads may not
+// read the environment while it is written. Who has set it otherwise has his reasons.
+[[maybe_unused]] const bool loads_at_once = setenv("CUDA_MODULE_LOADING", "EAGER", 0) == 0;
 
 constexpr size_t kQuickBytes = size_t{8} << 20, kRowsBytes = size_t{8} << 20;
 constexpr std::chrono::seconds kTrial{20};  // of a first meeting over the mapped memory

@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "kernels/device/cuda/context.h"
 #include "kernels/device/device_array.h"
 #include "parallel/transport/gpu_ranks.h"
 #include "parallel/transport/peer_memory.h"
@@ -18,6 +19,18 @@ TEST(PeerMemoryOfCpus, IsRefused) {
   const auto opened = PeerMemory::open(*transports[0], cpu, {0}, kSizes);
   ASSERT_FALSE(opened.ok());
   EXPECT_NE(opened.status().message().find("--exchange peer"), std::string_view::npos) << std::string(opened.status().message());
+}
+
+// A kernel that is loaded at its first launch waits for others, who may wait for this rank.
+TEST(PeerMemory, KernelsAreLoadedWhenAGpuIsFirstUsed) {
+  if (Device::cuda_devices() == 0) GTEST_SKIP() << "no GPU";
+  decltype(&cuModuleGetLoadingMode) loading_mode = nullptr;
+  cudaDriverEntryPointQueryResult found;
+  cuda::check(cudaGetDriverEntryPointByVersion("cuModuleGetLoadingMode", reinterpret_cast<void**>(&loading_mode), 12000,
+                                               cudaEnableDefault, &found));
+  CUmoduleLoadingMode mode;
+  ASSERT_EQ(loading_mode(&mode), CUDA_SUCCESS);
+  EXPECT_EQ(mode, CU_MODULE_EAGER_LOADING);
 }
 
 class PeerMemoryOf : public RanksOnGpus {

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -15,12 +14,6 @@ namespace {
 constexpr std::chrono::seconds kDeadline{120};
 
 std::atomic<uint64_t> allocation_count{0};
-
-// All kernels are loaded when the GPU is opened. By default the driver loads each at its first launch and waits for the GPU's
-// work meanwhile: for good, if that is a kernel that waits for a peer whose own kernel is what is to be loaded (ranks that share
-// a GPU, ranks of one process). Here, because the driver reads it at its first call, and because other threads may not read the
-// environment while it is written. Who has set it otherwise has his reasons.
-[[maybe_unused]] const bool loads_at_once = setenv("CUDA_MODULE_LOADING", "EAGER", 0) == 0;
 
 }  // namespace
 
