@@ -129,6 +129,9 @@ class RecordedWork {
   std::shared_ptr<void> graph_;
 };
 
+// Called with the seconds waited so far (Device::Monitor).
+using DeviceMonitors = std::list<std::function<void(double)>>;
+
 // One rank's device. Used by one thread at a time; several devices of a process may share a GPU.
 class Device {
  public:
@@ -183,8 +186,8 @@ class Device {
     Monitor& operator=(Monitor&& other) noexcept;
 
    private:
-    std::shared_ptr<std::list<std::function<void(double)>>> all_;
-    std::list<std::function<void(double)>>::iterator own_;
+    std::shared_ptr<DeviceMonitors> all_;
+    DeviceMonitors::iterator own_;
   };
   void ask_monitors(double waited_seconds) const {
     for (const auto& called : *monitors_) called(waited_seconds);
@@ -197,7 +200,7 @@ class Device {
   DeviceOptions options_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<CudaContext, CloseCuda> cuda_;
-  std::shared_ptr<std::list<std::function<void(double)>>> monitors_ = std::make_shared<std::list<std::function<void(double)>>>();
+  std::shared_ptr<DeviceMonitors> monitors_ = std::make_shared<DeviceMonitors>();
 };
 
 }  // namespace invar

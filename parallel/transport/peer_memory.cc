@@ -217,10 +217,8 @@ absl::Status PeerMemory::try_connect(const PeerSizes& sizes) {
   std::memcpy(mine.gpu, properties.uuid.bytes, sizeof mine.gpu);
   mine.pid = getpid();
   mine.index = device_.cuda().index;
-  std::vector<int> world(inner_.size());
-  for (int r = 0; r < inner_.size(); ++r) world[r] = r;
-  std::vector<Card> cards(world.size());
-  Group(inner_.host_memory(), world, kMaxTag - 1)
+  std::vector<Card> cards(static_cast<size_t>(inner_.size()));
+  Group::of_all(inner_.host_memory(), kMaxTag - 1)
       .all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(cards)), "peer memory: who is where");
 
   auto mapping = std::make_unique<Mapping>();
@@ -229,7 +227,7 @@ absl::Status PeerMemory::try_connect(const PeerSizes& sizes) {
   for (const int member : members_)
     mapping->threads &= cards[member].pid == mine.pid && !std::strcmp(cards[member].host, mine.host);
   // Ranks of other groups count too: whoever waits for a GPU's other work may wait for them.
-  for (const int i : world)
+  for (int i = 0; i < inner_.size(); ++i)
     for (int j = 0; j < i; ++j) {
       if (std::memcmp(cards[i].gpu, cards[j].gpu, sizeof mine.gpu) || std::strcmp(cards[i].host, cards[j].host)) continue;
       view_.crowded = true;

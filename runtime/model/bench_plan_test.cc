@@ -62,6 +62,12 @@ TEST_F(BenchPlanTest, RequestsAreTakenAtEvenDistancesAndCutToTheModel) {
   EXPECT_EQ(all->longest, all->config.max_position_embeddings);
 }
 
+TEST_F(BenchPlanTest, StepsOfSeveralRanksHaveAPriceToo) {
+  options_ = {.model = options_.model, .decode = {"1x16"}, .tp = 2, .price = true};
+  const auto plan = plan_bench(options_, kMemory);
+  EXPECT_TRUE(plan.ok()) << plan.status();
+}
+
 TEST_F(BenchPlanTest, RefusesNamingTheFlag) {
   trace("2024-01-01 00:00:00,10,1\n2024-01-01 00:00:00,ten,1\n");
   EXPECT_THAT(refusal(), HasSubstr("--price-trace " + path_ + ":3"));

@@ -117,13 +117,14 @@ void FreeLinears::merge(const Device& device, const MergeResidualNorm& p) {
   ++merges_;
   if (!on_) return own_merge(device, p);
   refuse_bias(p.merge.bias);
-  residual_rms_norm(device, {.rows = p.merge.end / p.merge.outputs,
-                             .width = p.merge.outputs,
-                             .x = p.x,
-                             .y = reinterpret_cast<const Bf16*>(p.merge.values[0]),
-                             .weight = p.weight,
-                             .epsilon = p.epsilon,
-                             .normed = p.normed});
+  follow(p.merge.end / p.merge.outputs, p.merge.outputs, reinterpret_cast<const Bf16*>(p.merge.values[0]),
+         {p.x, p.weight, p.epsilon, p.normed});
+}
+
+void FreeLinears::follow(int64_t rows, int64_t width, const Bf16* y, const parallel::ResidualNorm& next) const {
+  residual_rms_norm(
+      device_,
+      {.rows = rows, .width = width, .x = next.x, .y = y, .weight = next.weight, .epsilon = next.epsilon, .normed = next.normed});
 }
 
 bool FreeLinears::reduce(const parallel::RowReduction& p, const parallel::ResidualNorm& next) {
@@ -132,13 +133,7 @@ bool FreeLinears::reduce(const parallel::RowReduction& p, const parallel::Residu
   refuse_bias(p.bias);
   if (p.rows == 0) return true;
   StepParts::run(StepPart::kExchange, [&] { sum_->sum(reinterpret_cast<const Bf16*>(p.partials), p.y, p.rows * p.outputs); });
-  residual_rms_norm(device_, {.rows = p.rows,
-                              .width = p.outputs,
-                              .x = next.x,
-                              .y = p.y,
-                              .weight = next.weight,
-                              .epsilon = next.epsilon,
-                              .normed = next.normed});
+  follow(p.rows, p.outputs, p.y, next);
   return true;
 }
 

@@ -71,6 +71,8 @@ class FreeLinears {
 
   Product& product(const ceilings::BlasShape& shape);
 
+  // Our residual and norm behind a bf16 result y.
+  void follow(int64_t rows, int64_t width, const Bf16* y, const parallel::ResidualNorm& next) const;
   void multiply(int64_t rows, const PackedWeights& weights, const Bf16* x, int64_t x_stride, void* y, int64_t y_stride,
                 bool fp32);
 
