@@ -8,46 +8,40 @@ namespace invar::parallel {
 namespace {
 
 struct Tenants {
-  std::mutex mutex;
-  std::multimap<int, const void*> ranks;  // by GPU
+  const void* whose = nullptr;
+  int count = 0;
 };
-Tenants& tenants() {
-  static auto* all = new Tenants;  // never destroyed: ranks of static objects may outlive it
+struct Gpus {
+  std::mutex mutex;
+  std::map<int, Tenants> tenants;
+};
+Gpus& gpus() {
+  static auto* all = new Gpus;  // never destroyed: ranks of static objects may outlive it
   return *all;
 }
 
 }  // namespace
 
-GpuTenant::GpuTenant(int gpu, const void* rank, Bears bears) {
-  Tenants& all = tenants();
-  const std::lock_guard lock(all.mutex);
-  const auto [begin, end] = all.ranks.equal_range(gpu);
-  if (bears != Bears::kEverybody)
-    for (auto i = begin; i != end; ++i)
-      if (bears == Bears::kNobody || i->second != rank) return;
-  all.ranks.emplace(gpu, rank);
+GpuTenant::GpuTenant(int gpu, const void* whose) {
+  const std::lock_guard lock(gpus().mutex);
+  Tenants& tenants = gpus().tenants[gpu];
+  if (tenants.count > 0 && tenants.whose != whose) return;
+  tenants.whose = whose;
+  ++tenants.count;
   gpu_ = gpu;
-  rank_ = rank;
 }
 
 GpuTenant& GpuTenant::operator=(GpuTenant&& other) noexcept {
   if (this == &other) return *this;
   leave();
   gpu_ = std::exchange(other.gpu_, -1);
-  rank_ = std::exchange(other.rank_, nullptr);
   return *this;
 }
 
 void GpuTenant::leave() {
   if (!there()) return;
-  Tenants& all = tenants();
-  const std::lock_guard lock(all.mutex);
-  const auto [begin, end] = all.ranks.equal_range(gpu_);
-  for (auto i = begin; i != end; ++i)
-    if (i->second == rank_) {
-      all.ranks.erase(i);
-      break;
-    }
+  const std::lock_guard lock(gpus().mutex);
+  --gpus().tenants[gpu_].count;
   gpu_ = -1;
 }
 

@@ -9,16 +9,10 @@ namespace invar::parallel {
 
 class GpuTenant {
  public:
-  enum class Bears {
-    kNobody,     // one rank a GPU, its kernels queued ahead
-    kOwnRank,    // the same, beside what else this rank has there
-    kEverybody,  // ranks that share a GPU: they meet on the host before each operation
-  };
-
   GpuTenant() = default;
-  // `rank`: anything of the rank's own, the same for all that it has on the GPU. Not a tenant (!there()) if somebody is there
-  // whom it does not bear. Any thread.
-  GpuTenant(int gpu, const void* rank, Bears bears);
+  // `whose`: the same for all that may be on the GPU together, which is one rank's, or of ranks that agreed to take turns. Not a
+  // tenant (!there()) if somebody else is there. Any thread.
+  GpuTenant(int gpu, const void* whose);
   ~GpuTenant() { leave(); }
   GpuTenant(GpuTenant&& other) noexcept { *this = static_cast<GpuTenant&&>(other); }
   GpuTenant& operator=(GpuTenant&& other) noexcept;
@@ -28,7 +22,6 @@ class GpuTenant {
  private:
   void leave();
   int gpu_ = -1;
-  const void* rank_ = nullptr;
 };
 
 }  // namespace invar::parallel

@@ -7,48 +7,37 @@
 namespace invar::parallel {
 namespace {
 
-using enum GpuTenant::Bears;
-
-TEST(GpuTenant, AGroupOfOneRankAGpuIsAlone) {
+TEST(GpuTenant, OthersAreNotLetIn) {
   const int a = 0, b = 0;
   {
-    const GpuTenant first(3, &a, kNobody);
+    const GpuTenant first(3, &a);
     EXPECT_TRUE(first.there());
-    EXPECT_TRUE(GpuTenant(2, &b, kNobody).there());  // another GPU
-    EXPECT_FALSE(GpuTenant(3, &b, kNobody).there());
-    EXPECT_FALSE(GpuTenant(3, &a, kNobody).there());
-    EXPECT_FALSE(GpuTenant(3, &b, kOwnRank).there());
+    EXPECT_TRUE(GpuTenant(2, &b).there());  // another GPU
+    EXPECT_FALSE(GpuTenant(3, &b).there());
   }
-  EXPECT_TRUE(GpuTenant(3, &b, kNobody).there());
+  EXPECT_TRUE(GpuTenant(3, &b).there());
 }
 
-TEST(GpuTenant, ARankMayHaveTwoThingsOnItsGpu) {
+TEST(GpuTenant, OneMayHaveTwoThingsOnAGpu) {
   const int a = 0, b = 0;
-  GpuTenant peer(0, &a, kNobody);
-  const GpuTenant nccl(0, &a, kOwnRank);
+  GpuTenant peer(0, &a);
+  const GpuTenant nccl(0, &a);
   EXPECT_TRUE(nccl.there());
   peer = GpuTenant();
-  EXPECT_FALSE(GpuTenant(0, &b, kOwnRank).there());  // one of the two is still there
-  EXPECT_TRUE(GpuTenant(0, &a, kOwnRank).there());
-}
-
-TEST(GpuTenant, RanksThatShareAGpuBearOneAnother) {
-  const int a = 0, b = 0, c = 0;
-  const GpuTenant first(0, &a, kEverybody), second(0, &b, kEverybody);
-  EXPECT_TRUE(first.there() && second.there());
-  EXPECT_FALSE(GpuTenant(0, &c, kNobody).there());
+  EXPECT_FALSE(GpuTenant(0, &b).there());  // one of the two is still there
+  EXPECT_TRUE(GpuTenant(0, &a).there());
 }
 
 TEST(GpuTenant, MovesWithItsOwner) {
   const int a = 0, b = 0;
   GpuTenant held;
   {
-    GpuTenant made(1, &a, kNobody);
+    GpuTenant made(1, &a);
     held = std::move(made);
   }
-  EXPECT_FALSE(GpuTenant(1, &b, kNobody).there());
+  EXPECT_FALSE(GpuTenant(1, &b).there());
   held = GpuTenant();
-  EXPECT_TRUE(GpuTenant(1, &b, kNobody).there());
+  EXPECT_TRUE(GpuTenant(1, &b).there());
 }
 
 }  // namespace

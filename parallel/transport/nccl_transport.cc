@@ -186,7 +186,7 @@ absl::StatusOr<std::unique_ptr<Transport>> start_nccl(Transport& inner, const De
     return absl::InvalidArgumentError("--exchange nccl: moves GPU memory only; this rank runs on a CPU");
   absl::Status status = each_has_a_gpu(inner, device);
   if (!status.ok()) return status;  // the same on all ranks
-  GpuTenant tenant(device.cuda().index, &inner, GpuTenant::Bears::kOwnRank);
+  GpuTenant tenant(device.cuda().index, &inner);
   if (!tenant.there())
     status = absl::FailedPreconditionError(absl::StrCat("--exchange nccl: another replica of this process has GPU ",
                                                         device.cuda().index, "; use --exchange host, or a GPU for each rank"));

@@ -7,7 +7,7 @@ struct PeerMemory::Mapping {};
 
 size_t peer_window_bytes(const PeerSizes&) { return 0; }
 absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::open(Transport&, const Device&, const std::vector<int>&, const PeerSizes&,
-                                                             const TransportOptions&) {
+                                                             const TransportOptions&, SharedGpus) {
   return absl::FailedPreconditionError("--exchange peer: this build has no CUDA backend; configure it with -DINVAR_CUDA=ON");
 }
 PeerMemory::~PeerMemory() = default;

@@ -46,13 +46,6 @@ const char* name_of(uint32_t phase) {
 }
 
 // What members tell each other.
-struct Card {
-  char host[256];
-  char gpu[16];  // UUID
-  int64_t pid;
-  int32_t index;  // among the GPUs that its process sees
-  int32_t reserved;
-};
 struct Offer {
   std::byte* window;  // for threads of one process
   cudaIpcMemHandle_t handle;
@@ -185,9 +178,9 @@ PeerMemory::PeerMemory(Transport& inner, const Device& device, const std::vector
 
 absl::StatusOr<std::unique_ptr<PeerMemory>> PeerMemory::open(Transport& inner, const Device& device,
                                                              const std::vector<int>& members, const PeerSizes& sizes,
-                                                             const TransportOptions& options) {
+                                                             const TransportOptions& options, SharedGpus shared) {
   auto memory = std::unique_ptr<PeerMemory>(new PeerMemory(inner, device, members, options));
-  const absl::Status status = memory->connect(sizes);
+  const absl::Status status = memory->connect(sizes, shared);
   if (!status.ok()) return status;
   return memory;
 }
@@ -196,7 +189,7 @@ absl::Status PeerMemory::agree(const absl::Status& mine) {
   return Group::of_all(inner_.host_memory(), kMaxTag - 1).agree(mine, "peer memory");
 }
 
-absl::Status PeerMemory::connect(const PeerSizes& sizes) {
+absl::Status PeerMemory::connect(const PeerSizes& sizes, SharedGpus shared) {
   absl::Status status;
   if (device_.backend() != Backend::kCuda)
     status = absl::InvalidArgumentError("--exchange peer: moves GPU memory only; this rank runs on a CPU");
@@ -204,12 +197,12 @@ absl::Status PeerMemory::connect(const PeerSizes& sizes) {
     status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: a group of ", view_.ranks, " ranks; 8 at most"));
   status = agree(status);
   if (!status.ok()) return status;
-  return try_connect(sizes);
+  return try_connect(sizes, shared);
 }
 
 // Each step ends with an agreement: a rank that went on alone would wait for one that left.
-absl::Status PeerMemory::try_connect(const PeerSizes& sizes) {
-  Card mine{};
+absl::Status PeerMemory::try_connect(const PeerSizes& sizes, SharedGpus shared) {
+  PeerSeat mine;
   inner_.host().copy(mine.host, sizeof mine.host - 1);
   cudaDeviceProp properties;
   cuda::check(cudaSetDevice(device_.cuda().index));
@@ -217,43 +210,34 @@ absl::Status PeerMemory::try_connect(const PeerSizes& sizes) {
   std::memcpy(mine.gpu, properties.uuid.bytes, sizeof mine.gpu);
   mine.pid = getpid();
   mine.index = device_.cuda().index;
-  std::vector<Card> cards(static_cast<size_t>(inner_.size()));
+  mine.owner = &inner_;
+  std::vector<PeerSeat> seats(static_cast<size_t>(inner_.size()));
   Group::of_all(inner_.host_memory(), kMaxTag - 1)
-      .all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(cards)), "peer memory: who is where");
+      .all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(seats)), "peer memory: who is where");
 
   auto mapping = std::make_unique<Mapping>();
-  absl::Status status;
   mapping->threads = true;
-  for (const int member : members_)
-    mapping->threads &= cards[member].pid == mine.pid && !std::strcmp(cards[member].host, mine.host);
-  // Ranks of other groups count too: whoever waits for a GPU's other work may wait for them.
-  for (int i = 0; i < inner_.size(); ++i)
-    for (int j = 0; j < i; ++j) {
-      if (std::memcmp(cards[i].gpu, cards[j].gpu, sizeof mine.gpu) || std::strcmp(cards[i].host, cards[j].host)) continue;
-      view_.crowded = true;
-      if (cards[i].pid != cards[j].pid)
-        status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: ranks ", j, " and ", i,
-                                                            " are processes that share a "
-                                                            "GPU; give each one of its own, or use --exchange host"));
-    }
+  for (const int member : members_) mapping->threads &= seats[member].same_process(mine);
+  view_.crowded = gpus_are_shared(seats);
+  absl::Status status = gpus_may_be_shared(seats, members_, shared);
   std::vector<int> readers;
   for (const int member : members_) {
-    const Card& card = cards[member];
+    const PeerSeat& seat = seats[member];
     const auto refuse = [&](const std::string& why) {
       status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: ranks ", inner_.rank(), " and ", member, " ", why));
     };
-    if (std::strcmp(card.host, mine.host)) refuse(absl::StrCat("are on different hosts, ", mine.host, " and ", card.host));
+    if (!seat.same_host(mine)) refuse(absl::StrCat("are on different hosts, ", mine.host, " and ", seat.host));
     if (!mapping->threads) continue;
-    if (std::find(readers.begin(), readers.end(), card.index) == readers.end()) readers.push_back(card.index);
-    if (card.index == mine.index) continue;
+    if (std::find(readers.begin(), readers.end(), seat.index) == readers.end()) readers.push_back(seat.index);
+    if (seat.index == mine.index) continue;
     int can = 0;
-    if (cudaDeviceCanAccessPeer(&can, mine.index, card.index) != cudaSuccess || !can)
-      refuse(absl::StrCat("have GPUs ", mine.index, " and ", card.index, " without peer access"));
+    if (cudaDeviceCanAccessPeer(&can, mine.index, seat.index) != cudaSuccess || !can)
+      refuse(absl::StrCat("have GPUs ", mine.index, " and ", seat.index, " without peer access"));
   }
-  if (status.ok())
-    mapping->tenant = GpuTenant(mine.index, &inner_, view_.crowded ? GpuTenant::Bears::kEverybody : GpuTenant::Bears::kNobody);
+  if (status.ok()) mapping->tenant = GpuTenant(mine.index, first_on_gpu(seats, inner_.rank()));
   if (status.ok() && !mapping->tenant.there())
-    status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: another group of this process has GPU ", mine.index));
+    status = absl::FailedPreconditionError(absl::StrCat("--exchange peer: another replica of this process has GPU ", mine.index,
+                                                        "; use --exchange host, or a GPU for each rank"));
   status = agree(status);
   if (!status.ok()) return status;
 

@@ -11,6 +11,7 @@
 #include "kernels/device/device.h"
 #include "kernels/peer/peer.h"
 #include "parallel/transport/group.h"
+#include "parallel/transport/peer_seats.h"
 
 namespace invar::parallel {
 
@@ -29,11 +30,11 @@ size_t peer_window_bytes(const PeerSizes& sizes);
 class PeerMemory {
  public:
   // Collective over all of inner's ranks, each with the list of its own group; the same verdict on each. FailedPrecondition says
-  // which rank lacks what: another host, no peer access, processes that share a GPU (their kernels take turns, and one that waits
-  // for the other would spin through its turn). Throws PeerFailure.
+  // which rank lacks what: another host, no peer access, a GPU of its own (gpus_may_be_shared). Throws PeerFailure.
   // `inner` and `device` outlive it.
   static absl::StatusOr<std::unique_ptr<PeerMemory>> open(Transport& inner, const Device& device, const std::vector<int>& members,
-                                                          const PeerSizes& sizes, const TransportOptions& options = {});
+                                                          const PeerSizes& sizes, const TransportOptions& options = {},
+                                                          SharedGpus shared = SharedGpus::kTaken);
   ~PeerMemory();  // tells no peer; ends its own device's waits first
 
   // The window outlives this object and is lost to the process: after a failure peers' kernels may still write there, and a write
@@ -56,8 +57,8 @@ class PeerMemory {
  private:
   struct Mapping;
   PeerMemory(Transport& inner, const Device& device, const std::vector<int>& members, const TransportOptions& options);
-  absl::Status connect(const PeerSizes& sizes);
-  absl::Status try_connect(const PeerSizes& sizes);
+  absl::Status connect(const PeerSizes& sizes, SharedGpus shared);
+  absl::Status try_connect(const PeerSizes& sizes, SharedGpus shared);
   absl::Status agree(const absl::Status& mine);  // of all of inner's ranks
   void watch(double waited);
   void stop();

@@ -125,13 +125,27 @@ TEST_P(PeerMemoryOf, ShardsLieSideBySide) {
   });
 }
 
-TEST_P(PeerMemoryOf, AnotherGroupOnTheSameGpus_IsRefusedUnlessItsRanksMeetOnTheHost) {
-  const auto [ranks, gpus] = GetParam();
-  with_ranks([gpus = gpus, ranks = ranks](const Device& device, Transport& transport, PeerMemory&) {
+TEST_P(PeerMemoryOf, AnotherReplicaOnTheSameGpusIsRefused) {
+  const int ranks = GetParam().first;
+  auto replica = start_threads(ranks);
+  with_ranks([&](const Device& device, Transport& transport, PeerMemory&) {
     std::vector<int> members;
     for (int r = 0; r < ranks; ++r) members.push_back(r);
-    const auto second = PeerMemory::open(transport, device, members, kSizes);
-    EXPECT_EQ(second.ok(), gpus < ranks);
+    const auto other = PeerMemory::open(*replica[transport.rank()], device, members, kSizes);
+    ASSERT_FALSE(other.ok());
+    EXPECT_NE(other.status().message().find("another replica of this process has GPU"), std::string_view::npos)
+        << std::string(other.status().message());
+    Group(transport, members, 7).barrier();
+  });
+}
+
+TEST_P(PeerMemoryOf, SharedGpusAreRefusedWhereAskedFor) {
+  const auto [ranks, gpus] = GetParam();
+  std::vector<int> members;
+  for (int r = 0; r < ranks; ++r) members.push_back(r);
+  with_gpu_ranks(ranks, gpus, {}, [&, gpus = gpus, ranks = ranks](const Device& device, Transport& transport) {
+    const auto peer = PeerMemory::open(transport, device, members, kSizes, {}, SharedGpus::kRefused);
+    EXPECT_EQ(peer.ok(), gpus == ranks) << std::string(peer.status().message());
     Group(transport, members, 7).barrier();
   });
 }

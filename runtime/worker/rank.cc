@@ -106,10 +106,12 @@ absl::StatusOr<std::unique_ptr<Rank>> Rank::load(parallel::Transport& given, con
     if (!sound.ok()) return sound;
     const Exchange exchange = options.exchange;
     if ((exchange == Exchange::kAuto || exchange == Exchange::kPeer) && options.layout.tp > 1) {
-      auto peer = parallel::PeerMemory::open(transport, *rank->device_, parallel::tp_members(options.layout, rank->at_),
-                                             peer_sizes(config, options.max_num_batched_tokens));
-      // Ranks that share a GPU are better off over the host, unless told otherwise.
-      if (peer.ok() && ((*peer)->recordable() || exchange == Exchange::kPeer))
+      auto peer =
+          parallel::PeerMemory::open(transport, *rank->device_, parallel::tp_members(options.layout, rank->at_),
+                                     peer_sizes(config, options.max_num_batched_tokens), {},
+                                     // Ranks that share one are better off over the host, unless told otherwise.
+                                     exchange == Exchange::kPeer ? parallel::SharedGpus::kTaken : parallel::SharedGpus::kRefused);
+      if (peer.ok())
         rank->peer_ = *std::move(peer);
       else if (exchange == Exchange::kPeer)
         return peer.status();

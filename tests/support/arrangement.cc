@@ -177,8 +177,10 @@ Outcome ask(const Model& model, const Arrangement& a, const std::vector<v1::Gene
   RankOptions rank;
   rank.layout = a.layout;
   rank.device = {.profile = a.profile, .threads = a.threads, .isa = a.isa, .control_arm = a.arm, .backend = backend()};
-  // Replicas of this process may have to share a GPU, which peer memory refuses: auto takes it where they need not.
-  rank.exchange = a.layout.dp > 1 && exchange() == Exchange::kPeer ? Exchange::kAuto : exchange();
+  // Peer memory refuses GPUs that two replicas of a process share, or two ranks of a group with one of another: there auto takes
+  // what it can have.
+  const bool shares = a.layout.dp > 1 || (a.layout.replica() > a.layout.tp && a.layout.tp > Device::cuda_devices());
+  rank.exchange = shares && exchange() == Exchange::kPeer ? Exchange::kAuto : exchange();
   rank.page_size = a.page_size;
   rank.pages = a.pages;
   rank.trace = a.trace;
