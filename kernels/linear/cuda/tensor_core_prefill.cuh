@@ -203,10 +203,10 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
   };
 
   TileWalk walk(task, T::kColumns);
-  // Tiles of several leaves; multiply_tile leaves their values in `values`, which is not acc: they leave from there while the
-  // next tile's first block is multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler
-  // would wait for every multiplication.
-  const auto overlapping = [&](float(&values)[T::kValues], const auto& multiply_tile) {
+  // multiply_tile leaves a tile's values in `values`, which is not acc: they leave from there while the next tile's first blocks are
+  // multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler would wait for every
+  // multiplication.
+  const auto overlapping = [&](auto& values, const auto& multiply_tile) {
     if (walk.done()) return;
     auto following = walk.work();
     block = task.first_block;
@@ -227,42 +227,8 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
       begin(acc);
       if constexpr (T::kAdds) fetch_residual(work);
       write(values, work, [&] {
-        if constexpr (T::kFold) one_more();
+        if constexpr (!T::kTree) one_more();
       });
-    }
-  };
-  // Tiles of one leaf: their values are rounded into half as many registers, and leave from there while the next tile is
-  // multiplied.
-  const auto rounded = [&] {
-    if (walk.done()) return;
-    auto following = walk.work();
-    block = task.first_block;
-    begin(acc);
-#pragma unroll 1
-    for (;;) {
-      const auto work = following;
-      walk.next();
-      const bool more = !walk.done();
-      if (more) following = walk.work();
-      go_on(acc, task.last_block);
-      reader.drain();
-      ptx::pin(acc);
-      if (task.bias) add_bias(task, acc, work.column, 1);
-      uint32_t words[T::kValues / 2];
-      if (task.gated) {
-#pragma unroll
-        for (int i = 0; i < T::kValues / 2; ++i) words[i] = gate_and_up(acc, i);
-      } else {
-#pragma unroll
-        for (int i = 0; i < T::kValues / 2; ++i) words[i] = word(acc, i);
-      }
-      if (!more) {
-        write(words, work, Nothing());
-        break;
-      }
-      block = task.first_block;
-      begin(acc);
-      write(words, work, one_more);
     }
   };
   // Short tiles, and fp32 values of one leaf; multiply_tile leaves their values in acc.
@@ -309,7 +275,20 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
       one_by_one([&] { two_leaves(acc); });
     }
   } else if (task.y && task.last_block - task.first_block >= kMostBeside) {
-    rounded();
+    uint32_t words[T::kValues / 2];  // bf16, so that they leave from half as many registers
+    overlapping(words, [&](const TileWalk::Work& work) {
+      go_on(acc, task.last_block);
+      reader.drain();
+      ptx::pin(acc);
+      if (task.bias) add_bias(task, acc, work.column, 1);
+      if (task.gated) {
+#pragma unroll
+        for (int i = 0; i < T::kValues / 2; ++i) words[i] = gate_and_up(acc, i);
+      } else {
+#pragma unroll
+        for (int i = 0; i < T::kValues / 2; ++i) words[i] = word(acc, i);
+      }
+    });
   } else {
     one_by_one([&] {
       go_on(acc, task.last_block);
