@@ -203,8 +203,8 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
   };
 
   TileWalk walk(task, T::kColumns);
-  // multiply_tile leaves a tile's values in `values`, which is not acc: they leave from there while the next tile's first blocks are
-  // multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler would wait for every
+  // multiply_tile leaves a tile's values in `values`, which is not acc: they leave from there while the next tile's first blocks
+  // are multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler would wait for every
   // multiplication.
   const auto overlapping = [&](auto& values, const auto& multiply_tile) {
     if (walk.done()) return;

@@ -17,6 +17,7 @@ constexpr int kBlockShared = 232448;  // bytes
 constexpr int kTurnBarrier = 1;
 
 struct PrefillTask {
+  static constexpr bool ragged = false;  // tensor_core_rows_out.cuh
   const std::byte* weights;
   int rows, outputs, padded;
   int row_tiles, column_tiles, cluster, band;
@@ -30,7 +31,6 @@ struct PrefillTask {
   int64_t y_stride;
   bool boxes;   // y may be written by the copy engine
   bool wide_y;  // rows of y begin at multiples of 16 bytes
-  bool ragged;  // behind a tile's last row lie other tiles' rows (tensor_core_grouped.h)
   bool adds;    // y is a residual stream that the outputs are added to (RowLinear::adds): of a tree of eight leaves, with boxes
 
   void gate(int64_t width) {
