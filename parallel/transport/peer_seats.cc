@@ -1,6 +1,7 @@
 #include "parallel/transport/peer_seats.h"
 
 #include <algorithm>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 
@@ -15,7 +16,7 @@ bool any_on_one_gpu(std::span<const PeerSeat> seats, const Pair& pair) {
   return false;
 }
 
-absl::Status refused(int earlier, int later, const char* what) {
+absl::Status refused(int earlier, int later, const std::string& what) {
   return absl::FailedPreconditionError(absl::StrCat("--exchange peer: ranks ", earlier, " and ", later, " ", what,
                                                     "; give each one of its own, or use --exchange host"));
 }
@@ -37,7 +38,7 @@ absl::Status gpus_may_be_shared(std::span<const PeerSeat> seats, const std::vect
     else if (member(earlier) && member(later))
       for (int other = 0; other < static_cast<int>(seats.size()) && status.ok(); ++other)
         if (!member(other) && seats[other].same_gpu(seats[later]))
-          status = refused(earlier, later, absl::StrCat("share a GPU with rank ", other, ", who is of another group").c_str());
+          status = refused(earlier, later, absl::StrCat("share a GPU with rank ", other, ", who is of another group"));
     return !status.ok();
   });
   return status;

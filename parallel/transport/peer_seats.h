@@ -1,8 +1,6 @@
 // Where ranks that want peer memory sit, and which of them may have a GPU together.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <span>
 #include <string_view>

@@ -238,13 +238,7 @@ __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const
       reader.drain();
       ptx::pin(acc);
       uint32_t words[T::kValues / 2];
-      if (task.gated) {
-#pragma unroll
-        for (int i = 0; i < T::kValues / 2; ++i) words[i] = gate_and_up(acc, i);
-      } else {
-#pragma unroll
-        for (int i = 0; i < T::kValues / 2; ++i) words[i] = word(acc, i);
-      }
+      round_values(acc, task.gated, words);
       const auto write = [&](const auto& meanwhile) {
         boxes_are_free();
         if (task.gated)

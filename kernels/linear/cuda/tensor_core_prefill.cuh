@@ -275,19 +275,13 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
       one_by_one([&] { two_leaves(acc); });
     }
   } else if (task.y && task.last_block - task.first_block >= kMostBeside) {
-    uint32_t words[T::kValues / 2];  // bf16, so that they leave from half as many registers
+    uint32_t words[T::kValues / 2];
     overlapping(words, [&](const TileWalk::Work& work) {
       go_on(acc, task.last_block);
       reader.drain();
       ptx::pin(acc);
       if (task.bias) add_bias(task, acc, work.column, 1);
-      if (task.gated) {
-#pragma unroll
-        for (int i = 0; i < T::kValues / 2; ++i) words[i] = gate_and_up(acc, i);
-      } else {
-#pragma unroll
-        for (int i = 0; i < T::kValues / 2; ++i) words[i] = word(acc, i);
-      }
+      round_values(acc, task.gated, words);
     });
   } else {
     one_by_one([&] {

@@ -46,6 +46,17 @@ __device__ inline uint32_t gate_and_up(const float* values, int i) {
   return ptx::bf16_pair(values[i / 4 * 8 + i % 4], values[i / 4 * 8 + i % 4 + 4]);
 }
 __device__ inline uint32_t gate_and_up(const uint32_t* words, int i) { return words[i]; }
+// All of them, so that they leave from half as many registers.
+template <int kSize>
+__device__ __forceinline__ void round_values(const float (&values)[kSize], bool gated, uint32_t (&words)[kSize / 2]) {
+  if (gated) {
+#pragma unroll
+    for (int i = 0; i < kSize / 2; ++i) words[i] = gate_and_up(values, i);
+  } else {
+#pragma unroll
+    for (int i = 0; i < kSize / 2; ++i) words[i] = word(values, i);
+  }
+}
 template <class Value>
 constexpr int kValuesOf = std::is_same_v<Value, uint32_t> ? 2 : 1;
 
