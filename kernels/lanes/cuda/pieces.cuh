@@ -79,17 +79,6 @@ __device__ inline Bf16Piece<kCount> residual_piece(const Bf16Piece<kCount>& x, c
   return narrow_piece(a);
 }
 
-// numerics::exp2 for every x but NaN, without its branches: what they decide is selected at the end. (n = -126 needs no care:
-// x >= -126 makes f >= 0 there, so p >= 1. Nor does n = 128: x < 128 makes p < 1.)
-__device__ inline float exp2_selected(float x) {
-  const float t = numerics::add(x, numerics::kRoundMagic);
-  const float f = numerics::sub(x, numerics::sub(t, numerics::kRoundMagic));
-  constexpr float highest = numerics::kExp2[numerics::kExp2Degree - 1];
-  const float p = numerics::fma(numerics::horner<numerics::kExp2, numerics::kExp2Degree - 2>(highest, f), f, 1.0f);
-  const float scaled = numerics::bits_float(numerics::float_bits(p) + (numerics::float_bits(t) << 23));
-  return x < -126.0f ? 0.0f : x >= 128.0f ? numerics::bits_float(0x7f800000u) : scaled;
-}
-
 // Halving strides kThreads * kCount / 2 .. 1 over kThreads * kCount virtual lanes, lane j at value j mod kCount of thread
 // j / kCount within an aligned group of kThreads threads of a warp: the same sum in each of them. All 32 threads of the warp take
 // part. Who of two partners adds what does not matter, a + b = b + a, so the first steps halve the values of a thread too: each
