@@ -5,7 +5,7 @@
 // Median time inside a graph of each step: router, order by expert, rows to experts (which the MLP does itself; for comparison),
 // expert MLP, combine. With --linears both linears of the MLP by themselves. The MLP against reading
 // the weights of the experts that have rows (plain read kernel of the same run), and for many tokens against dense cuBLASLt GEMMs
-// of as many operations. Experts are drawn evenly.
+// of as many operations, by turns. Experts are drawn evenly.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -130,8 +130,10 @@ class Bench {
         static_cast<long>(tokens), routing, ordering, gathering, computing, touched.size(), bytes / computing * 1e-3,
         bytes / computing * 1e-3 / read_rate_, flops / computing * 1e-6, combining);
     if (tokens >= kManyTokens) {
-      const double wide = dense_time(rows, 2 * kWidth, kHidden), deep = dense_time(rows, kHidden, kWidth);
-      std::printf("; dense cuBLASLt %.1f us + %.1f, ratio %.3f", wide, deep, (wide + deep) / computing);
+      const Dense wide(d, watch_, rows, 2 * kWidth, kHidden), deep(d, watch_, rows, kHidden, kWidth);
+      const std::vector<double> us =
+          watch_.by_turns({[&] { expert_mlp(d, mlp); }, [&] { wide.multiply(); }, [&] { deep.multiply(); }});
+      std::printf("; by turns %.1f, dense cuBLASLt %.1f us + %.1f, ratio %.3f", us[0], us[1], us[2], (us[1] + us[2]) / us[0]);
       if (linears_) measure_linears(mlp, moved.data());
     }
     std::printf("\n");
@@ -139,7 +141,33 @@ class Bench {
   }
 
  private:
-  // Both linears of the MLP, against a dense matrix timed right behind.
+  // One dense matrix by cuBLASLt's fastest proposal, bf16.
+  class Dense {
+   public:
+    Dense(const Device& device, const ceilings::Stopwatch& watch, int64_t rows, int64_t outputs, int64_t inputs)
+        : weights_(device, outputs * inputs),
+          x_(device, rows * inputs),
+          y_(device, rows * outputs),
+          product_(device, {.rows = rows, .outputs = outputs, .inputs = inputs}) {
+      ceilings::fill_values(device, weights_.data(), weights_.size(), 3, 0.05f);
+      ceilings::fill_values(device, x_.data(), x_.size(), 8, 1.0f);
+      double best = 1e30;
+      for (size_t i = 0; i < product_.algorithms(); ++i) {
+        if (!product_.run(i, weights_.data(), x_.data(), y_.data())) continue;
+        const double us = watch.in_graph([&](int) { product_.run(i, weights_.data(), x_.data(), y_.data()); }, 5);
+        if (us < best) best = us, algorithm_ = i;
+      }
+      if (best == 1e30) throw DeviceFailure("none of cuBLASLt's proposals runs");
+    }
+    void multiply() const { product_.run(algorithm_, weights_.data(), x_.data(), y_.data()); }
+
+   private:
+    DeviceArray<Bf16> weights_, x_, y_;
+    ceilings::BlasProduct product_;
+    size_t algorithm_ = 0;
+  };
+
+  // Both linears of the MLP, each against a dense matrix by turns.
   void measure_linears(const ExpertMlp& mlp, const Bf16* moved) {
     using cuda::tc::GroupedLinear;
     const Device& d = *device_;
@@ -158,21 +186,22 @@ class Bench {
     down.outputs = kHidden;
     down.inputs = down.x_stride = kWidth;
     down.x = gated.data();
-    const auto print = [&](const char* what, double us, const GroupedLinear& linear) {
+    const auto compare = [&](const char* what, const std::function<void()>& grouped, const GroupedLinear& linear) {
       const double flops = 2.0 * static_cast<double>(rows * linear.outputs * linear.inputs);
-      const double dense = dense_time(rows, linear.outputs, linear.inputs);
-      std::printf("\n  %-16s %7.1f us, %4.0f TFLOP/s, dense %7.1f, ratio %.3f", what, us, flops / us * 1e-6, dense, dense / us);
+      const Dense dense(d, watch_, rows, linear.outputs, linear.inputs);
+      const std::vector<double> us = watch_.by_turns({grouped, [&] { dense.multiply(); }});
+      std::printf("\n  %-16s %7.1f us, %4.0f TFLOP/s, dense %7.1f, ratio %.3f", what, us[0], flops / us[0] * 1e-6, us[1],
+                  us[1] / us[0]);
     };
     for (const bool index : {true, false}) {
       up.x = index ? mlp.x : moved;
       up.index = index ? mlp.index : nullptr;
-      print(index ? "gate_up, indexed" : "gate_up",
-            graph_time([&] { cuda::tc::grouped_gated(d, up, kWidth, gated.data(), kWidth); }), up);
+      compare(
+          index ? "gate_up, indexed" : "gate_up", [&] { cuda::tc::grouped_gated(d, up, kWidth, gated.data(), kWidth); }, up);
     }
-    print("down", graph_time([&] {
-            cuda::tc::grouped_row(d, down, mlp.segments, 0, numerics::kSegments, mlp.nodes, mlp.partials, 0, mlp.y);
-          }),
-          down);
+    compare(
+        "down", [&] { cuda::tc::grouped_row(d, down, mlp.segments, 0, numerics::kSegments, mlp.nodes, mlp.partials, 0, mlp.y); },
+        down);
   }
 
   static std::unique_ptr<Device> open(Profile profile) {
@@ -184,19 +213,6 @@ class Bench {
   double graph_time(const std::function<void()>& call) {
     return watch_.in_graph([&](int) { call(); }, 5);
   }
-  // cuBLASLt's first choice, bf16.
-  double dense_time(int64_t rows, int64_t outputs, int64_t k) {
-    const DeviceArray<Bf16> w(*device_, outputs * k), x_there(*device_, rows * k), y_there(*device_, rows * outputs);
-    ceilings::fill_values(*device_, w.data(), w.size(), 3, 0.05f);
-    ceilings::fill_values(*device_, x_there.data(), x_there.size(), 8, 1.0f);
-    const Bf16* x = x_there.data();
-    Bf16* y = y_there.data();
-    const ceilings::BlasProduct product(*device_, {.rows = rows, .outputs = outputs, .inputs = k}, 1);
-    return graph_time([&] {
-      if (!product.run(0, w.data(), x, y)) throw DeviceFailure("cuBLASLt's first choice does not run");
-    });
-  }
-
   const bool linears_;
   const std::unique_ptr<Device> device_;
   const ceilings::Stopwatch watch_;

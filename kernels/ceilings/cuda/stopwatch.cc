@@ -45,4 +45,30 @@ double Stopwatch::in_graph(const std::function<void(int)>& call, int count, int 
   return times[times.size() / 2];
 }
 
+std::vector<double> Stopwatch::by_turns(const std::vector<std::function<void()>>& rivals, int turns) const {
+  constexpr double kTurn = 10'000;  // us
+  std::vector<RecordedWork> work;
+  std::vector<int> counts;
+  for (const auto& rival : rivals) {
+    rival();
+    const int count = std::max(1, static_cast<int>(kTurn / once(rival)));
+    work.push_back(device_.record([&] {
+      for (int i = 0; i < count; ++i) rival();
+    }));
+    counts.push_back(count);
+  }
+  std::vector<std::vector<double>> times(rivals.size());
+  for (int turn = 0; turn < turns; ++turn)
+    for (size_t i = 0; i < rivals.size(); ++i) {
+      device_.run(work[i]);
+      times[i].push_back(once([&] { device_.run(work[i]); }) / counts[i]);
+    }
+  std::vector<double> medians;
+  for (std::vector<double>& t : times) {
+    std::nth_element(t.begin(), t.begin() + turns / 2, t.end());
+    medians.push_back(t[turns / 2]);
+  }
+  return medians;
+}
+
 }  // namespace invar::ceilings
