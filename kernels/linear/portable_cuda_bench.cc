@@ -76,13 +76,11 @@ class Bench {
   double rival_time(const ceilings::BlasShape& shape, const std::vector<const void*>& weights, const void* x, void* y,
                     int count) {
     const ceilings::BlasProduct product(*device_, shape);
-    double best = 1e30;
-    for (size_t i = 0; i < product.algorithms(); ++i)
-      if (product.run(i, weights[0], x, y))
-        best = std::min(
-            best,
-            watch_.in_graph([&](int turn) { product.run(i, weights[static_cast<size_t>(turn) % weights.size()], x, y); }, count));
-    return best;
+    return ceilings::fastest_proposal(product, watch_, count,
+                                      [&](size_t algorithm, int turn) {
+                                        return product.run(algorithm, weights[static_cast<size_t>(turn) % weights.size()], x, y);
+                                      })
+        .us;
   }
 
   void measure(const Layer& layer, int64_t rows) {

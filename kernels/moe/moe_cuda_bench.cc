@@ -151,20 +151,16 @@ class Bench {
           product_(device, {.rows = rows, .outputs = outputs, .inputs = inputs}) {
       ceilings::fill_values(device, weights_.data(), weights_.size(), 3, 0.05f);
       ceilings::fill_values(device, x_.data(), x_.size(), 8, 1.0f);
-      double best = 1e30;
-      for (size_t i = 0; i < product_.algorithms(); ++i) {
-        if (!product_.run(i, weights_.data(), x_.data(), y_.data())) continue;
-        const double us = watch.in_graph([&](int) { product_.run(i, weights_.data(), x_.data(), y_.data()); }, 5);
-        if (us < best) best = us, algorithm_ = i;
-      }
-      if (best == 1e30) throw DeviceFailure("none of cuBLASLt's proposals runs");
+      fastest_ = ceilings::fastest_proposal(product_, watch, 5, [&](size_t algorithm, int) { return run(algorithm); }).algorithm;
     }
-    void multiply() const { product_.run(algorithm_, weights_.data(), x_.data(), y_.data()); }
+    void multiply() const { run(fastest_); }
 
    private:
+    bool run(size_t algorithm) const { return product_.run(algorithm, weights_.data(), x_.data(), y_.data()); }
+
     DeviceArray<Bf16> weights_, x_, y_;
     ceilings::BlasProduct product_;
-    size_t algorithm_ = 0;
+    size_t fastest_ = 0;
   };
 
   // Both linears of the MLP, each against a dense matrix by turns.
@@ -213,6 +209,7 @@ class Bench {
   double graph_time(const std::function<void()>& call) {
     return watch_.in_graph([&](int) { call(); }, 5);
   }
+
   const bool linears_;
   const std::unique_ptr<Device> device_;
   const ceilings::Stopwatch watch_;

@@ -219,7 +219,7 @@ absl::Status PeerMemory::try_connect(const PeerSizes& sizes, SharedGpus shared) 
   mapping->threads = true;
   for (const int member : members_) mapping->threads &= seats[member].same_process(mine);
   view_.crowded = gpus_are_shared(seats);
-  absl::Status status = gpus_may_be_shared(seats, members_, shared);
+  absl::Status status = check_shared_gpus(seats, members_, shared);
   std::vector<int> readers;
   for (const int member : members_) {
     const PeerSeat& seat = seats[member];

@@ -30,7 +30,7 @@ size_t peer_window_bytes(const PeerSizes& sizes);
 class PeerMemory {
  public:
   // Collective over all of inner's ranks, each with the list of its own group; the same verdict on each. FailedPrecondition says
-  // which rank lacks what: another host, no peer access, a GPU of its own (gpus_may_be_shared). Throws PeerFailure.
+  // which rank lacks what: another host, no peer access, a GPU of its own (check_shared_gpus). Throws PeerFailure.
   // `inner` and `device` outlive it.
   static absl::StatusOr<std::unique_ptr<PeerMemory>> open(Transport& inner, const Device& device, const std::vector<int>& members,
                                                           const PeerSizes& sizes, const TransportOptions& options = {},

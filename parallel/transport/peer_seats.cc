@@ -27,7 +27,7 @@ bool gpus_are_shared(std::span<const PeerSeat> seats) {
   return any_on_one_gpu(seats, [](int, int) { return true; });
 }
 
-absl::Status gpus_may_be_shared(std::span<const PeerSeat> seats, const std::vector<int>& members, SharedGpus shared) {
+absl::Status check_shared_gpus(std::span<const PeerSeat> seats, const std::vector<int>& members, SharedGpus shared) {
   const auto member = [&](int rank) { return std::find(members.begin(), members.end(), rank) != members.end(); };
   absl::Status status;
   any_on_one_gpu(seats, [&](int earlier, int later) {

@@ -34,7 +34,7 @@ bool gpus_are_shared(std::span<const PeerSeat> seats);
 // kRefused, any GPU of two ranks. Else two processes on one GPU: their kernels take turns, and one that waits for the other would
 // spin through its turn. And a GPU that two of `members` have together with a rank of another group: while the first one's kernel
 // waits for the second one's, the third may stand in a call that waits for the GPU's work (cudaFree) and lets nobody launch.
-absl::Status gpus_may_be_shared(std::span<const PeerSeat> seats, const std::vector<int>& members, SharedGpus shared);
+absl::Status check_shared_gpus(std::span<const PeerSeat> seats, const std::vector<int>& members, SharedGpus shared);
 // The owner of the first rank of this process on `rank`'s GPU: the same for all that have it together.
 const void* first_on_gpu(std::span<const PeerSeat> seats, int rank);
 

@@ -24,7 +24,7 @@ std::vector<PeerSeat> seats_at(const std::vector<Place>& places) {
   return seats;
 }
 std::string refusal(const std::vector<Place>& places, const std::vector<int>& members, SharedGpus shared = SharedGpus::kTaken) {
-  return std::string(gpus_may_be_shared(seats_at(places), members, shared).message());
+  return std::string(check_shared_gpus(seats_at(places), members, shared).message());
 }
 bool says(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
 

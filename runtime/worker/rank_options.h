@@ -13,8 +13,7 @@ namespace invar {
 // How the memory of GPUs moves between ranks. The bits are the same.
 enum class Exchange : uint8_t {
   // TP ranks: peer memory where each has a GPU of its own on one host and reaches the others'. What else travels, and TP ranks
-  // that
-  // are apart: NCCL where each rank has a GPU of its own and the library is there, else through the host.
+  // that are apart: NCCL where each rank has a GPU of its own and the library is there, else through the host.
   kAuto,
   kHost,
   kNccl,

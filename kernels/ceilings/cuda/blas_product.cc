@@ -89,4 +89,16 @@ bool BlasProduct::run(size_t algorithm, const void* weights, const void* x, void
                         p.device.cuda().stream) == CUBLAS_STATUS_SUCCESS;
 }
 
+FastestProposal fastest_proposal(const BlasProduct& product, const Stopwatch& watch, int calls,
+                                 const std::function<bool(size_t algorithm, int turn)>& run) {
+  FastestProposal fastest{0, 1e30};
+  for (size_t i = 0; i < product.algorithms(); ++i) {
+    if (!run(i, 0)) continue;
+    const double us = watch.in_graph([&](int turn) { run(i, turn); }, calls);
+    if (us < fastest.us) fastest = {i, us};
+  }
+  if (fastest.us == 1e30) throw DeviceFailure("none of cuBLASLt's proposals runs");
+  return fastest;
+}
+
 }  // namespace invar::ceilings

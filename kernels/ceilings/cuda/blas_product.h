@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
+#include "kernels/ceilings/cuda/stopwatch.h"
 #include "kernels/device/device.h"
 
 namespace invar::ceilings {
@@ -34,5 +36,14 @@ class BlasProduct {
   struct Plan;
   std::unique_ptr<Plan> plan_;
 };
+
+struct FastestProposal {
+  size_t algorithm;
+  double us;  // of one call
+};
+// Each proposal that runs so many times in a graph, by run(algorithm, turn), which calls product.run() for that turn's memory and
+// says what it says. Throws DeviceFailure where none runs.
+FastestProposal fastest_proposal(const BlasProduct& product, const Stopwatch& watch, int calls,
+                                 const std::function<bool(size_t algorithm, int turn)>& run);
 
 }  // namespace invar::ceilings

@@ -64,17 +64,11 @@ MatrixRates cuda_matrix_rates(const Device& device) {
   fill_values(device, b.as<Bf16>(), kSize * kSize, 2, 1.0f);
   const BlasProduct product(device, {.rows = kSize, .outputs = kSize, .inputs = kSize});
   const Stopwatch watch(device);
-  double best = 1e30;
-  size_t fastest = 0;
-  for (size_t i = 0; i < product.algorithms(); ++i) {
-    if (!product.run(i, a.data(), b.data(), c.data())) continue;
-    const double us = watch.in_graph([&](int) { product.run(i, a.data(), b.data(), c.data()); }, 1);
-    if (us < best) best = us, fastest = i;
-  }
-  const int count = std::max(1, static_cast<int>(kHeld / best));
-  const double held =
-      watch.in_graph([&](int) { product.run(fastest, a.data(), b.data(), c.data()); }, count, 3);  // the first one does not count
-  return {kOperations / best * 1e6, kOperations / held * 1e6};
+  const auto run = [&](size_t algorithm, int) { return product.run(algorithm, a.data(), b.data(), c.data()); };
+  const FastestProposal fastest = fastest_proposal(product, watch, 1, run);
+  const int count = std::max(1, static_cast<int>(kHeld / fastest.us));
+  const double held = watch.in_graph([&](int turn) { run(fastest.algorithm, turn); }, count, 3);
+  return {kOperations / fastest.us * 1e6, kOperations / held * 1e6};
 }
 
 }  // namespace invar::ceilings
