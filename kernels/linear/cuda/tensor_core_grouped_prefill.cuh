@@ -209,7 +209,7 @@ __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const
     for (;;) {
       const Work work = following;
       const auto write = [&] {
-        if constexpr (T::kSums) add_sums(sums, third);
+        finish_tree<T::kLeaves>(other, third, sums);
         // What follows writes where other lanes of this warp may still read their sums, or boxes still leave.
         if constexpr (T::kSums)
           __syncwarp();
@@ -217,11 +217,7 @@ __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const
           boxes_are_free();
         write_tile<T>(task, y_map, third, work.row + first_row + warp * 16, work.row_end, work.column, own);
       };
-      const auto drain = [&] { reader.drain(); };
-      if constexpr (T::kLeaves == 8)
-        multiply_short_tree(acc, other, third, sums, begin, to_leaf_end, drain);
-      else
-        multiply_tree<T::kLeaves>(acc, other, third, sums, begin, to_leaf_end, drain);
+      multiply_tree<T::kLeaves>(acc, other, third, sums, begin, to_leaf_end, [&] { reader.drain(); });
       if (!find(&following)) {
         write();
         break;

@@ -203,10 +203,10 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
   };
 
   TileWalk walk(task, T::kColumns);
-  // multiply_tile leaves a tile's values in `values`, which is not acc: they leave from there while the next tile's first blocks
-  // are multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler would wait for every
-  // multiplication.
-  const auto overlapping = [&](auto& values, const auto& multiply_tile) {
+  // multiply_tile leaves in `values`, which is not acc, what finish() makes a tile's values of: they leave from there while the
+  // next tile's first blocks are multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler
+  // would wait for every multiplication.
+  const auto overlapping = [&](auto& values, const auto& multiply_tile, const auto& finish) {
     if (walk.done()) return;
     auto following = walk.work();
     block = task.first_block;
@@ -218,15 +218,18 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
       const bool more = !walk.done();
       if (more) following = walk.work();
       multiply_tile(work);
-      if (!more) {
+      const auto leave = [&](const auto& meanwhile) {
+        finish();
         if constexpr (T::kAdds) fetch_residual(work);
-        write(values, work, Nothing());
+        write(values, work, meanwhile);
+      };
+      if (!more) {
+        leave(Nothing());
         break;
       }
       block = task.first_block;
       begin(acc);
-      if constexpr (T::kAdds) fetch_residual(work);
-      write(values, work, [&] {
+      leave([&] {
         if constexpr (!T::kTree) one_more();
       });
     }
@@ -250,15 +253,18 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
 
   if constexpr (T::kTree) {
     if (T::kAdds && task.adds) ptx::wait_for_earlier_kernels();  // whose results are read otherwise than through the ring
-    overlapping(third, [&](const TileWalk::Work& work) {
-      multiply_tree<T::kLeaves>(
-          acc, other, third, sums, begin,
-          [&](float(&d)[T::kValues], int leaf) {
-            if (T::kAdds && leaf == T::kLeaves - 1) ask_for_residual(work);
-            go_on(d, task.leaf_end(leaf));
-          },
-          [&] { reader.drain(); });
-    });
+    overlapping(
+        third,
+        [&](const TileWalk::Work& work) {
+          multiply_tree<T::kLeaves>(
+              acc, other, third, sums, begin,
+              [&](float(&d)[T::kValues], int leaf) {
+                if (T::kAdds && leaf == T::kLeaves - 1) ask_for_residual(work);
+                go_on(d, task.leaf_end(leaf));
+              },
+              [&] { reader.drain(); });
+        },
+        [&] { finish_tree<T::kLeaves>(other, third, sums); });
   } else if constexpr (T::kFold) {
     const auto two_leaves = [&](float(&sum)[T::kValues]) {
       go_on(acc, task.leaf_end(0));
@@ -270,7 +276,7 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
       add_sets(sum, acc, other);
     };
     if (task.leaf_end(0) - task.first_block >= kMostBeside) {
-      overlapping(other, [&](const TileWalk::Work&) { two_leaves(other); });
+      overlapping(other, [&](const TileWalk::Work&) { two_leaves(other); }, Nothing());
     } else {
       one_by_one([&] { two_leaves(acc); });
     }
@@ -282,7 +288,7 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
       ptx::pin(acc);
       if (task.bias) add_bias(task, acc, work.column, 1);
       round_values(acc, task.gated, words);
-    });
+    }, Nothing());
   } else {
     one_by_one([&] {
       go_on(acc, task.last_block);

@@ -1,6 +1,5 @@
-// A tile of a tree of four or eight leaves in three sets of accumulators: sums of two are formed while the next leaf is
-// multiplied. Of eight leaves the first two's sum, then the first four's, waits in shared memory, which registers do not have
-// room for.
+// A tile of a tree of four or eight leaves in three sets of accumulators: sums are formed while the next leaf is multiplied. Of
+// eight leaves the first four's sum waits in shared memory, which registers do not have room for.
 #pragma once
 
 #include "kernels/linear/cuda/tensor_core_rows_out.cuh"
@@ -34,65 +33,48 @@ __device__ __forceinline__ void add_sums(uint32_t sums, float (&d)[kSize]) {
   }
 }
 
-// The first leaf's first block is under way in acc; the root comes to be in third, and no multiplication is left under way.
+// Four leaves. The first one's first block is under way in acc; no multiplication is left under way. The sum of the four is
+// add_sets(third, other, third), which is left to be formed: acc is free, and what comes next may begin there before.
 //   begin(d)        the next leaf's first block is under way in d, and all before it is complete
 //   go_on(d, leaf)  the rest of that leaf
 //   drain()         all is complete
+template <int kSize, class Begin, class GoOn, class Drain>
+__device__ __forceinline__ void multiply_four(float (&acc)[kSize], float (&other)[kSize], float (&third)[kSize], int first_leaf,
+                                              const Begin& begin, const GoOn& go_on, const Drain& drain) {
+  go_on(acc, first_leaf);
+  begin(other);
+  go_on(other, first_leaf + 1);
+  begin(third);
+  ptx::pin(acc);
+  ptx::pin(other);
+  add_sets(other, acc, other);
+  go_on(third, first_leaf + 2);
+  begin(acc);
+  go_on(acc, first_leaf + 3);
+  drain();
+  ptx::pin(third);
+  ptx::pin(acc);
+  add_sets(third, third, acc);
+}
+
+// Four or eight leaves; of eight, the first four's sum waits in shared memory. finish_tree makes the root, in third.
 template <int kLeaves, int kSize, class Begin, class GoOn, class Drain>
 __device__ __forceinline__ void multiply_tree(float (&acc)[kSize], float (&other)[kSize], float (&third)[kSize], uint32_t sums,
                                               const Begin& begin, const GoOn& go_on, const Drain& drain) {
   static_assert(kLeaves == 4 || kLeaves == 8);
-  constexpr int kLast = kLeaves - 4;
+  multiply_four(acc, other, third, 0, begin, go_on, drain);
   if constexpr (kLeaves == 8) {
-    go_on(acc, 0);
-    begin(other);
-    go_on(other, 1);
-    begin(third);
-    ptx::pin(acc);
-    ptx::pin(other);
-    add_sets(acc, acc, other);
-    boxes_are_free();
-    store_sums(sums, acc);
-    go_on(third, 2);
-    begin(other);
-    go_on(other, 3);
     begin(acc);
-    ptx::pin(third);
-    ptx::pin(other);
-    add_sets(third, third, other);
-    add_sums(sums, third);
+    add_sets(third, other, third);
+    boxes_are_free();
     store_sums(sums, third);
+    multiply_four(acc, other, third, 4, begin, go_on, drain);
   }
-  go_on(acc, kLast);
-  begin(other);
-  go_on(other, kLast + 1);
-  begin(third);
-  ptx::pin(acc);
-  ptx::pin(other);
-  add_sets(acc, acc, other);
-  go_on(third, kLast + 2);
-  begin(other);
-  go_on(other, kLast + 3);
-  drain();
-  ptx::pin(third);
-  ptx::pin(other);
-  add_sets(third, third, other);
-  add_sets(third, acc, third);
-  if constexpr (kLeaves == 8) add_sums(sums, third);
 }
-
-// The same for eight short leaves: sums go to shared memory and back once, not twice, which a tile of a few blocks of k has
-// little time for; in return all products are waited for once more. third comes to be the last four's sum, of which
-// add_sums(sums, third) makes the root: the next tile may begin in acc before.
-template <int kSize, class Begin, class GoOn, class Drain>
-__device__ __forceinline__ void multiply_short_tree(float (&acc)[kSize], float (&other)[kSize], float (&third)[kSize],
-                                                    uint32_t sums, const Begin& begin, const GoOn& go_on, const Drain& drain) {
-  multiply_tree<4>(acc, other, third, sums, begin, go_on, drain);
-  begin(acc);
-  boxes_are_free();
-  store_sums(sums, third);
-  const auto of_last_four = [&](float(&d)[kSize], int leaf) { go_on(d, 4 + leaf); };
-  multiply_tree<4>(acc, other, third, sums, begin, of_last_four, drain);
+template <int kLeaves, int kSize>
+__device__ __forceinline__ void finish_tree(const float (&other)[kSize], float (&third)[kSize], uint32_t sums) {
+  add_sets(third, other, third);
+  if constexpr (kLeaves == 8) add_sums(sums, third);
 }
 
 }  // namespace invar::cuda::tc
