@@ -15,8 +15,8 @@
 
 namespace invar::cuda::tc::prefill {
 
-// Blocks of the next tile that are multiplied beside a tile's way out, at most.
-constexpr int kMostBeside = 4;
+// Blocks of the next tile that are multiplied beside a tile's way out, at most; beside a gated one's.
+constexpr int kMostBeside = 4, kMostBesideGated = 8;
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
 
 template <class Tile>
@@ -195,7 +195,7 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
       boxes_are_free();
     if constexpr (T::kGates) {
       if (task.gated) {
-        write_gated(task, y_map, values, row, work.row_end, work.column / 2, own, meanwhile);
+        write_gated<1>(task, y_map, values, row, work.row_end, work.column / 2, own, meanwhile);
         return;
       }
     }
@@ -280,7 +280,7 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
     } else {
       one_by_one([&] { two_leaves(acc); });
     }
-  } else if (task.y && task.last_block - task.first_block >= kMostBeside) {
+  } else if (task.y && task.last_block - task.first_block >= (task.gated ? kMostBesideGated : kMostBeside)) {
     uint32_t words[T::kValues / 2];
     overlapping(words, [&](const TileWalk::Work& work) {
       go_on(acc, task.last_block);
