@@ -301,6 +301,14 @@ bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSeg
   return false;
 }
 
+bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
+               const std::vector<TreeNode>& nodes) {
+  if constexpr (kCudaBuilt)
+    if (device.backend() == Backend::kCuda && device.profile() == Profile::kTc)
+      return cuda::tc::row_deals(device, rows, outputs, segments, first, last, nodes);
+  return false;
+}
+
 void finish_row_linear(const Device& device, const float* root, const Bf16* bias, int64_t rows, int64_t outputs, Bf16* y) {
   if constexpr (kCudaBuilt)
     if (device.backend() == Backend::kCuda) return cuda::finish_row_linear(device, root, bias, rows, outputs, y);

@@ -60,6 +60,22 @@ struct RowTargets {
   uint32_t absent = 0;
 };
 
+// Where a row-parallel linear of many rows writes its one node's values instead of `partials`: blocks of kBlock rows by turns to
+// `count` places in the memory of several GPUs, block b's to values[b % count] + b / count * kBlock * outputs, a row of `outputs`
+// behind the other. Whoever reads them waits for the linear's end.
+struct RowOwners {
+  static constexpr int kMost = 8, kBlock = 128;
+  int count = 0;             // 2, 4 or 8; 0: values go to `partials`
+  float* values[kMost] = {};  // 16-byte aligned
+
+  // Rows of owner `owner` among `rows`, and which row of all its `i`-th one is.
+  INVAR_HD static int64_t held(int64_t rows, int count, int owner) {
+    const int64_t turns = rows / (kBlock * count), rest = rows % (kBlock * count) - int64_t{owner} * kBlock;
+    return turns * kBlock + (rest < 0 ? 0 : rest < kBlock ? rest : kBlock);
+  }
+  INVAR_HD static int64_t row_of(int count, int owner, int64_t i) { return (i / kBlock * count + owner) * kBlock + i % kBlock; }
+};
+
 // Row-parallel: the rank holds k of segments [first, last), i.e. weights.inputs() == begin[last] - begin[first] and x starts at
 // begin[first]. Writes one fp32 value per output and node: partials[i * node_stride + m * outputs + n] for node i of `nodes`.
 struct RowLinear {
@@ -82,6 +98,7 @@ struct RowLinear {
   // Only where row_sends(): the kernel behind this one may read them before this one has ended. It begins behind all that was
   // queued before this one.
   RowTargets targets;
+  RowOwners owners;  // only where row_deals()
 };
 void linear_row(const Device& device, const RowLinear& problem);
 void linear_row_reference(Profile profile, const RowLinear& problem);
@@ -94,6 +111,9 @@ bool row_adds_residual(const Device& device, const RowLinear& problem);
 // Can linear_row write to targets, for a rank that holds segments [first, last) and ships `nodes`? The same answer on each rank
 // that asks about the same share.
 bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
+               const std::vector<TreeNode>& nodes);
+// Can it write to owners? Likewise.
+bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
                const std::vector<TreeNode>& nodes);
 inline bool root_alone(const std::vector<TreeNode>& nodes) {
   return nodes.size() == 1 && 1 << nodes[0].level == numerics::kSegments;

@@ -18,7 +18,7 @@ namespace invar {
 
 inline constexpr int kMostPeers = 8;
 inline constexpr int kMostPeerBlocks = 256;  // of one launch: each has flags of its own
-inline constexpr int kMostPeerRows = 4096;   // of one launch whose rows have flags of their own
+inline constexpr int kMostPeerRows = 16384;  // of one launch whose rows have flags of their own
 
 // What a wait of the device was for.
 enum class PeerPhase : uint32_t { kNone, kGreeting, kValues, kSlices, kResults, kRows, kShards, kArrivals };
@@ -130,6 +130,15 @@ int64_t peer_arrivals_norm_limit(const PeerView& view, int64_t outputs, int64_t 
 // Where this member's linear sends its values, rows * outputs = `count` of each node, when its first node is the `first`-th of
 // all.
 RowTargets peer_targets(const PeerView& view, int64_t first, int64_t count);
+
+// And where linears of many rows have dealt their values to the members (peer_owners()), each of which merges its rows and sends
+// the results to all. One node a member, on 2, 4 or 8 of them, and all rows in one call. It begins when this member's linear has
+// ended.
+void peer_dealt_norm(const Device& device, const PeerView& view, const PeerMerge& problem, const PeerNorm& next);
+// Rows of so many outputs that one call takes; 0: none. x, weight, bias, normed: 16-byte aligned.
+int64_t peer_dealt_norm_limit(const PeerView& view, int64_t outputs);
+// Where this member's linear deals its values.
+RowOwners peer_owners(const PeerView& view, int64_t rows, int64_t outputs);
 
 // Row r of x [rows][width] goes from the member that holds id ids[r], i.e. whose [first_id[m], first_id[m + 1]) has it, to all.
 struct PeerRows {

@@ -122,6 +122,26 @@ RowTargets TreeAllReduce::targets(const RowReduction& problem) const {
   return to;
 }
 
+RowOwners TreeAllReduce::owners(const RowReduction& problem) const {
+  if constexpr (kCudaBuilt) {
+    const int ranks = tp_.size();
+    const int64_t count = problem.rows * problem.outputs;
+    if (!peer_ || count == 0 || device_->control_arm() == ControlArm::kRankOrderAllReduce) return {};
+    if (norm_way(count) != PeerWay::kTwoRounds) return {};
+    for (int rank = 0; rank < ranks; ++rank) {
+      const Range own = segments_of(ranks, rank);
+      const int begin = static_cast<int>(own.begin), end = static_cast<int>(own.end);
+      const auto nodes = shipped_nodes(device_->control_arm(), problem.segments, begin, end);
+      // One subtree a rank, all of one size.
+      if (nodes.size() != 1 || nodes[0].index != rank || ranks << nodes[0].level != numerics::kSegments) return {};
+      if (!row_deals(*device_, problem.rows, problem.outputs, problem.segments, begin, end, nodes)) return {};
+    }
+    if (problem.rows <= cuda::peer_dealt_norm_limit(peer_->view(), problem.outputs))
+      return cuda::peer_owners(peer_->view(), problem.rows, problem.outputs);
+  }
+  return {};
+}
+
 TreeAllReduce::Pieces TreeAllReduce::pieces_of(const RowReduction& problem) {
   const int64_t count = problem.rows * problem.outputs;
   Pieces pieces{.first = {0}, .mine = problem.partials};
@@ -194,6 +214,10 @@ void TreeAllReduce::run_on_peers(const RowReduction& problem, const Pieces& piec
       if (problem.sent) {
         m.end = count;
         return peer_->run([&] { cuda::peer_arrivals_norm(*device_, view, m, norm); });
+      }
+      if (problem.dealt) {
+        m.end = count;
+        return peer_->run([&] { cuda::peer_dealt_norm(*device_, view, m, norm); });
       }
       const PeerWay way = norm_way(count);
       const int64_t rows = cuda::peer_merge_norm_limit(view, m, norm, way);

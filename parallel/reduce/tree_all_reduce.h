@@ -39,6 +39,7 @@ struct RowReduction {
   Bf16* y = nullptr;                // [rows][outputs] = bf(RN(root + bias)), on every rank
   bool finished = false;            // y is there already (RowLinear::y; a group of one): what follows is all that is left
   bool sent = false;                // the linear queued right before has targets(): `partials` mean nothing
+  bool dealt = false;               // likewise owners()
 };
 
 // What follows the reduction between two blocks of a decoder: x[r] = residual(x[r], y[r]), normed[r] = rms_norm(x[r]).
@@ -59,6 +60,8 @@ class TreeAllReduce {
   // of 0 it may not. The same answer on each rank: it looks at sizes and segments only. Values of one linear at a time: whoever
   // uses targets queues that linear and then the run() with what follows.
   RowTargets targets(const RowReduction& problem) const;
+  // The same for many rows, whose values go to the rank that merges them while the linear multiplies.
+  RowOwners owners(const RowReduction& problem) const;
   // Collective over the group. Throws PeerFailure.
   void run(const RowReduction& problem);
   // The same with what follows, in fewer passes: the bits of run(), residual_add() and rms_norm(). problem.y is scratch.

@@ -34,9 +34,12 @@ int64_t kv_page_bytes(const ModelConfig& config, const Layout& layout, int64_t p
 }
 
 parallel::PeerSizes peer_sizes(const ModelConfig& config, int64_t rows) {
-  // A slice of one node of each rank; an uneven layout's ranks ship more, and take more parts.
-  constexpr int64_t kMost = int64_t{64} << 20;  // bytes
-  const int64_t elements = rows * config.hidden_size * std::max<int64_t>(1, config.moe.top_k);
+  // A slice of one node of each rank, in whole blocks where linears deal them; an uneven layout's ranks ship more, and take more
+  // parts.
+  constexpr int64_t kMost = int64_t{128} << 20;  // bytes
+  constexpr int64_t kTurn = int64_t{RowOwners::kBlock} * kMostPeers;
+  const int64_t dealt = rows > kMostRecordedRows ? (rows + kTurn - 1) / kTurn * kTurn : rows;
+  const int64_t elements = dealt * config.hidden_size * std::max<int64_t>(1, config.moe.top_k);
   const int64_t values = elements * 4, least = config.hidden_size * 4 * numerics::kSegments;
   return {.values = static_cast<size_t>(std::clamp(values, least, std::max(kMost, least))),
           .results = static_cast<size_t>(std::clamp(elements * 2, least, std::max(kMost, least))),
@@ -315,6 +318,8 @@ bool Decoder::multiply_row(const RowShard& shard, const PackedWeights& weights, 
   } else if (!trace_ && end.next_norm) {
     linear.targets = all_reduce_.targets(*reduction);
     reduction->sent = linear.targets.count > 0;
+    if (!reduction->sent) linear.owners = all_reduce_.owners(*reduction);
+    reduction->dealt = linear.owners.count > 0;
   }
   linear_row(device_, linear);
   return linear.adds;

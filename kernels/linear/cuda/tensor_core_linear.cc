@@ -82,6 +82,7 @@ void linear_row(const Device& device, const RowLinear& p) {
     throw std::logic_error("a row-parallel linear that adds to a residual stream, which row_adds_residual() denies");
   for (size_t i = 0; i < launches.size(); ++i) prefill_row(device, p, static_cast<int>(i), launches[i].shape, launches[i].plan);
   if (!launches.empty()) return;
+  if (p.owners.count) throw std::logic_error("a row-parallel linear with owners that row_deals() does not know");
   if (p.rows > kMostDecodeRows || !fast(device, p.x, p.x_stride) || !decode(device, p)) {
     if (p.targets.count) throw std::logic_error("a row-parallel linear with targets that row_sends() does not know");
     generic_row(device, p);
@@ -99,6 +100,14 @@ bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSeg
   constexpr int64_t kPiece = 8;  // outputs: what leaves a tile is whole pieces, and x is aligned wherever a share begins
   if (rows > kMostDecodeRows || outputs % kPiece || nodes.empty() || !one_order(device)) return false;
   return linear_shape(rows, outputs, segments, first, last, nodes).has_value();
+}
+
+bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
+               const std::vector<TreeNode>& nodes) {
+  constexpr int64_t kPiece = 8;  // outputs: rows that the copy engine writes, and x is aligned wherever a share begins
+  if (rows <= kMostDecodeRows || outputs % kPiece || nodes.size() != 1 || !one_order(device)) return false;
+  const auto shape = linear_shape(rows, outputs, segments, first, nodes[0]);
+  return shape && prefill_plan(*shape, chip_of(device));
 }
 
 }  // namespace invar::cuda::tc

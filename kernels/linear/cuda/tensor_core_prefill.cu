@@ -22,11 +22,13 @@ void prefill_row(const Device& device, const RowLinear& p, int node, const Linea
     task.y = p.y;
     task.bias = p.bias;
     task.adds = p.adds;
+  } else if (p.owners.count) {
+    task.y_fp32 = p.owners.values[0];
   } else {
     task.y_fp32 = p.partials + node * node_stride(p);
   }
   task.y_stride = p.weights->outputs();
-  prefill::run(device, p.x, p.x_stride, p.weights->inputs(), shape, plan, task);
+  prefill::run(device, p.x, p.x_stride, p.weights->inputs(), shape, plan, task, p.owners);
 }
 
 }  // namespace invar::cuda::tc

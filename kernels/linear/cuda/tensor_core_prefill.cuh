@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <type_traits>
 
 #include "kernels/device/cuda/launch.cuh"
@@ -138,7 +139,7 @@ struct Reader {
 
 // Both warpgroups at one tile.
 template <class T>
-__device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
+__device__ void consume(const PrefillTask& task, const OutputMaps& y_maps, const Ring<T>& ring, int warpgroup) {
   const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, first_row = warpgroup * 64;
   const uint32_t own = ring.own(warpgroup * 4 + warp), sums = own + lane * 16;
   float acc[T::kValues];
@@ -164,7 +165,7 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
   const auto ask_for_residual = [&](const TileWalk::Work& work) {
     if (!task.adds || lane != 0) return;
     each_residual_box<T>(task, work.column,
-                         [&](int, int column) { ptx::prefetch_box(y_map, work.row + first_row + warp * 16, column); });
+                         [&](int, int column) { ptx::prefetch_box(y_maps.of, work.row + first_row + warp * 16, column); });
   };
   const auto fetch_residual = [&](const TileWalk::Work& work) {
     if (!task.adds) return;
@@ -175,11 +176,12 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
     each_residual_box<T>(task, work.column, [&](int, int) { ++boxes; });
     ptx::barrier_expect(residual_there, boxes * T::kBoxBytes);
     each_residual_box<T>(task, work.column, [&](int box, int column) {
-      ptx::copy_box(own + box * T::kBoxBytes, y_map, work.row + first_row + warp * 16, column, residual_there);
+      ptx::copy_box(own + box * T::kBoxBytes, y_maps.of, work.row + first_row + warp * 16, column, residual_there);
     });
   };
   const auto write = [&](auto& values, const TileWalk::Work& work, const auto& meanwhile) {
-    const int row = work.row + first_row + warp * 16;
+    const CUtensorMap* y_map = y_maps.of + task.owner(work.row);
+    const int row = task.owned_row(work.row) + first_row + warp * 16;
     if constexpr (std::is_same_v<decltype(values), float(&)[T::kValues]>)
       if (task.bias) add_bias(task, values, work.column, 1);
     if constexpr (T::kAdds && std::is_same_v<decltype(values), float(&)[T::kValues]>)
@@ -301,7 +303,7 @@ __device__ void consume(const PrefillTask& task, const CUtensorMap* y_map, const
 
 // Each warpgroup has every second tile, whole: while one multiplies, the other one writes.
 template <class T>
-__device__ void consume_in_turns(const PrefillTask& task, const CUtensorMap* y_map, const Ring<T>& ring, int warpgroup) {
+__device__ void consume_in_turns(const PrefillTask& task, const OutputMaps& y_maps, const Ring<T>& ring, int warpgroup) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32, blocks = task.last_block - task.first_block;
   const uint32_t own = ring.own(warpgroup * 4 + warp);
   float acc[T::kValues];
@@ -331,7 +333,8 @@ __device__ void consume_in_turns(const PrefillTask& task, const CUtensorMap* y_m
     ptx::pin(acc);
     reader.skip(blocks);
     boxes_are_free();
-    const int row = work.row + warp * 16;
+    const CUtensorMap* y_map = y_maps.of + task.owner(work.row);
+    const int row = task.owned_row(work.row) + warp * 16;
     if (task.bias) add_bias(task, acc, work.column, 2);
     write_slab<T, 0>(task, y_map, acc, row, work.row_end, work.column, own);
     write_slab<T, 1>(task, y_map, acc, row + 64, work.row_end, work.column, own);
@@ -341,7 +344,7 @@ __device__ void consume_in_turns(const PrefillTask& task, const CUtensorMap* y_m
 
 template <PrefillMerge kMerge, int kColumns, int kLeaves>
 __global__ void __launch_bounds__(kThreads, 1)
-    prefill_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ CUtensorMap y_map,
+    prefill_kernel(const __grid_constant__ CUtensorMap x_map, const __grid_constant__ OutputMaps y_maps,
                    const __grid_constant__ PrefillTask task) {
   using T = Tile<kMerge, kColumns, kLeaves>;
   extern __shared__ std::byte shared[];
@@ -371,9 +374,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     ptx::more_registers<kConsumerRegisters>();
     if constexpr (T::kTurns) {
-      consume_in_turns<T>(task, &y_map, ring, warpgroup);
+      consume_in_turns<T>(task, y_maps, ring, warpgroup);
     } else {
-      consume<T>(task, &y_map, ring, warpgroup);
+      consume<T>(task, y_maps, ring, warpgroup);
     }
   }
   // Who leaves early would take barriers and memory away that the other block still writes to.
@@ -397,24 +400,32 @@ inline PrefillTask task_of(const LinearShape& shape, const PrefillPlan& plan) {
   return task;
 }
 
-// y in boxes of 16 rows times 128 bytes, or 64 where narrow, swizzled.
-inline CUtensorMap output_map(const Device& device, const PrefillTask& task, bool narrow) {
+// `rows` rows of y, or of its values, in boxes of 16 rows times 128 bytes, or 64 where narrow, swizzled.
+inline CUtensorMap output_map(const Device& device, const PrefillTask& task, void* y, int64_t rows, bool narrow) {
   const bool fp32 = task.y == nullptr;
   CUtensorMap map;
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(task.y_columns), static_cast<cuuint64_t>(task.rows)};
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(task.y_columns), static_cast<cuuint64_t>(rows)};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(task.y_stride) * (fp32 ? sizeof(float) : sizeof(Bf16))};
   const cuuint32_t box[2] = {(narrow ? 64u : 128u) / (fp32 ? 4 : 2), 16}, steps[2] = {1, 1};
   const CUresult result = device.cuda().encode_tensor_map(
-      &map, fp32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-      fp32 ? static_cast<void*>(task.y_fp32) : task.y, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      narrow ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_NONE,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      &map, fp32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, y, sizes, strides, box, steps,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, narrow ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) throw DeviceFailure("cuTensorMapEncodeTiled refuses the outputs of a linear");
   return map;
 }
+inline OutputMaps output_maps(const Device& device, const PrefillTask& task, const RowOwners& owners, bool narrow) {
+  OutputMaps maps;
+  if (task.boxes && owners.count == 0)
+    maps.of[0] = output_map(device, task, task.y ? static_cast<void*>(task.y) : task.y_fp32, task.rows, narrow);
+  for (int owner = 0; owner < owners.count; ++owner)
+    if (const int64_t rows = RowOwners::held(task.rows, owners.count, owner))
+      maps.of[owner] = output_map(device, task, owners.values[owner], rows, narrow);
+  return maps;
+}
 
 template <PrefillMerge kMerge, int kColumns, int kLeaves = 0>
-void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, const PrefillTask& task) {
+void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, const PrefillTask& task, const RowOwners& owners) {
   using T = Tile<kMerge, kColumns, kLeaves>;
   launch(device,
          {.grid = static_cast<unsigned>(plan.grid),
@@ -423,7 +434,7 @@ void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan
           .cluster = static_cast<unsigned>(plan.cluster),
           .dependent = true},
          prefill_kernel<kMerge, kColumns, kLeaves>, x_map,
-         task.boxes ? output_map(device, task, T::kNarrow || task.gated) : x_map, task);
+         output_maps(device, task, owners, T::kNarrow || task.gated), task);
 }
 
 // How y can be written.
@@ -434,21 +445,22 @@ inline void know_outputs(PrefillTask* task) {
 }
 
 inline void run(const Device& device, const Bf16* x, int64_t x_stride, int64_t inputs, const LinearShape& shape,
-                const PrefillPlan& plan, PrefillTask task) {
+                const PrefillPlan& plan, PrefillTask task, const RowOwners& owners = {}) {
   know_outputs(&task);
+  task.owner_shift = std::countr_zero(static_cast<unsigned>(std::max(1, owners.count)));
   const CUtensorMap x_map = tensor_map(device, x, task.rows, inputs, x_stride, kTileRows);
   using enum PrefillMerge;
-  if (plan.merge == kTurns) return run<kTurns, 128>(device, x_map, plan, task);
-  if (plan.merge == kTree && shape.leaves() == 8) return run<kTree, 128, 8>(device, x_map, plan, task);
-  if (plan.merge == kTree) return run<kTree, 128, 4>(device, x_map, plan, task);
-  if (plan.merge == kFold && plan.columns == 192) return run<kFold, 192>(device, x_map, plan, task);
-  if (plan.merge == kFold) return run<kFold, 128>(device, x_map, plan, task);
-  if (plan.columns == 256) return run<kChain, 256>(device, x_map, plan, task);
-  if (plan.columns == 192) return run<kChain, 192>(device, x_map, plan, task);
-  if (plan.columns == 160) return run<kChain, 160>(device, x_map, plan, task);
-  if (plan.columns == 128) return run<kChain, 128>(device, x_map, plan, task);
-  if (plan.columns == 96) return run<kChain, 96>(device, x_map, plan, task);
-  run<kChain, 64>(device, x_map, plan, task);
+  if (plan.merge == kTurns) return run<kTurns, 128>(device, x_map, plan, task, owners);
+  if (plan.merge == kTree && shape.leaves() == 8) return run<kTree, 128, 8>(device, x_map, plan, task, owners);
+  if (plan.merge == kTree) return run<kTree, 128, 4>(device, x_map, plan, task, owners);
+  if (plan.merge == kFold && plan.columns == 192) return run<kFold, 192>(device, x_map, plan, task, owners);
+  if (plan.merge == kFold) return run<kFold, 128>(device, x_map, plan, task, owners);
+  if (plan.columns == 256) return run<kChain, 256>(device, x_map, plan, task, owners);
+  if (plan.columns == 192) return run<kChain, 192>(device, x_map, plan, task, owners);
+  if (plan.columns == 160) return run<kChain, 160>(device, x_map, plan, task, owners);
+  if (plan.columns == 128) return run<kChain, 128>(device, x_map, plan, task, owners);
+  if (plan.columns == 96) return run<kChain, 96>(device, x_map, plan, task, owners);
+  run<kChain, 64>(device, x_map, plan, task, owners);
 }
 
 }  // namespace invar::cuda::tc::prefill

@@ -9,12 +9,18 @@
 namespace invar::cuda::tc::prefill {
 
 constexpr int kTileRows = kPrefillTileRows;
+static_assert(kTileRows == RowOwners::kBlock);
 constexpr int kConsumers = 2;  // warpgroups
 constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kBlockShared = 232448;  // bytes
 
 // Named barriers: whose turn it is.
 constexpr int kTurnBarrier = 1;
+
+// Of y; of each owner's part of it.
+struct OutputMaps {
+  CUtensorMap of[RowOwners::kMost];
+};
 
 struct PrefillTask {
   static constexpr bool ragged = false;  // tensor_core_rows_out.cuh
@@ -29,6 +35,7 @@ struct PrefillTask {
   Bf16* y;
   float* y_fp32;
   int64_t y_stride;
+  int owner_shift;  // fp32 values: tiles of rows go to 1 << owner_shift owners by turns (RowOwners); with boxes
   bool boxes;   // y may be written by the copy engine
   bool wide_y;  // rows of y begin at multiples of 16 bytes
   bool adds;    // y is a residual stream that the outputs are added to (RowLinear::adds): of a tree of eight leaves, with boxes
@@ -37,6 +44,9 @@ struct PrefillTask {
     gated = width > 0;
     y_columns = gated ? static_cast<int>(width) : outputs;
   }
+  // Which of the output maps is a tile's, and its first row there.
+  __device__ int owner(int row) const { return row / kTileRows & ((1 << owner_shift) - 1); }
+  __device__ int owned_row(int row) const { return (row / kTileRows >> owner_shift) * kTileRows; }
   __device__ int leaf_end(int leaf) const { return leaf_begin[leaf + 1]; }
 };
 

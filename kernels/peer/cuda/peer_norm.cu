@@ -1,4 +1,6 @@
 // Rows of one node a member, merged, and what follows in a decoder: bias, residual, norm. Three ways, by size.
+#include <type_traits>
+
 #include "kernels/device/cuda/launch.cuh"
 #include "kernels/peer/cuda/peer_nodes.cuh"
 #include "kernels/peer/cuda/peer_rows.cuh"
@@ -138,6 +140,11 @@ __device__ inline uint64_t* row_flag(const PeerView& v, int at, int kind, int64_
 }
 constexpr int kResultFlag = kMostPeers;  // the flags before are of the members' values
 
+// Where member `of` deals its values of the rows that member `at` owns.
+__host__ __device__ inline float* dealt_values(const PeerView& v, int at, int of, int64_t rows, int64_t width) {
+  return reinterpret_cast<float*>(v.window[at] + v.layout.values()) + of * RowOwners::held(rows, v.ranks, 0) * width;
+}
+
 template <int kRanks, int kSweeps>
 struct FlaggedRows {
   static constexpr int kCount = 4;
@@ -156,6 +163,9 @@ struct FlaggedRows {
     const int peer = static_cast<int>(threadIdx.x);
     if (peer < kRanks && peer != v.rank) wait_for(v, row_flag(v, v.rank, peer, row), peer, phase, operation);
     __syncthreads();
+  }
+  __device__ Bf16* result(int at, int64_t row) const {
+    return reinterpret_cast<Bf16*>(v.window[at] + v.layout.results()) + row * width();
   }
   // at(member): where the member's values of the row are in this rank's window.
   template <class At>
@@ -223,9 +233,6 @@ __global__ void __launch_bounds__(kLanes / 4)
   const auto values = [&](int at, int of, int64_t row) {
     return reinterpret_cast<float*>(v.window[at] + v.layout.values()) + (of * slots + row / kRanks) * width;
   };
-  const auto result = [&](int at, int64_t row) {
-    return reinterpret_cast<Bf16*>(v.window[at] + v.layout.results()) + row * width;
-  };
   for (int64_t job = blockIdx.x; job < away + p.rows; job += gridDim.x) {
     const bool merges = job >= away && job < away + kept;
     const int64_t i = job < away ? job : job - away - (merges ? 0 : kept);
@@ -249,18 +256,70 @@ __global__ void __launch_bounds__(kLanes / 4)
       f.merge(
           own, [&](int member) { return values(v.rank, member, row); }, y);
 #pragma unroll
-      for (int step = 1; step < kRanks; ++step) y.store(result((v.rank + step) % kRanks, row), width);
+      for (int step = 1; step < kRanks; ++step) y.store(f.result((v.rank + step) % kRanks, row), width);
       __syncthreads();
       if (t < kRanks && t != v.rank) f.post_row(t, kResultFlag, row);
     } else {
       if (t == 0) wait_for(v, row_flag(v, v.rank, kResultFlag, row), owner, PeerPhase::kResults, f.operation);
       __syncthreads();
-      y.load(result(v.rank, row), width);
+      y.load(f.result(v.rank, row), width);
     }
     add_and_norm(p, row, x, y, f.weight);
   }
   __syncthreads();
   if (t == 0) end_operation(v, f.operation);
+}
+
+// Two rounds whose first one the linears have done: values came while they multiplied, each member's to its place here. A member
+// merges the rows it owns, then waits for the others' results.
+template <int kRanks, int kSweeps>
+__global__ void __launch_bounds__(kLanes / 4)
+    merge_norm_dealt(const __grid_constant__ PeerView v, const __grid_constant__ Rows p) {
+  using F = FlaggedRows<kRanks, kSweeps>;
+  const int width = p.target.width, t = static_cast<int>(threadIdx.x);
+  if (!v.crowded) let_successor_start();
+  F f{v, p};
+  f.operation = this_operation(v);
+  if (blockIdx.x == 0 && t < kRanks && t != v.rank) post_flag(v, t, PeerFlag::kFirst, 0, f.operation);
+  f.weight.load(p.target.weight, width);
+  if (p.bias) f.bias.load(p.bias, width);
+  const int64_t kept = RowOwners::held(p.rows, kRanks, v.rank);
+  for (int64_t job = blockIdx.x; job < kept + p.rows; job += gridDim.x) {
+    const bool merges = job < kept;
+    const int64_t row = merges ? RowOwners::row_of(kRanks, v.rank, job) : job - kept;
+    const int owner = static_cast<int>(row / RowOwners::kBlock % kRanks);
+    if (!merges && owner == v.rank) continue;
+    typename F::Row x, y;
+    x.load(p.x + row * width, width);
+    if (merges) {
+      if (t < kRanks && t != v.rank) wait_for_flag(v, t, PeerFlag::kFirst, 0, PeerPhase::kSlices, f.operation);
+      __syncthreads();
+      typename F::Values sum;
+      member_tree<0, kRanks>(
+          [&](int member, auto& share) { share.load(dealt_values(v, v.rank, member, p.rows, width) + job * width, width); }, sum);
+      finish(sum.v, f.bias, p.bias != nullptr, y);
+#pragma unroll
+      for (int step = 1; step < kRanks; ++step) y.store(f.result((v.rank + step) % kRanks, row), width);
+      __syncthreads();
+      if (t < kRanks && t != v.rank) f.post_row(t, kResultFlag, row);
+    } else {
+      if (t == 0) wait_for(v, row_flag(v, v.rank, kResultFlag, row), owner, PeerPhase::kResults, f.operation);
+      __syncthreads();
+      y.load(f.result(v.rank, row), width);
+    }
+    add_and_norm(p, row, x, y, f.weight);
+  }
+  __syncthreads();
+  if (t == 0) end_operation(v, f.operation);
+}
+
+// Not a dependent launch: what its own linear wrote must have been taken by the peers when it says so.
+template <int kRanks, int kSweeps>
+void launch_dealt(const Device& device, const PeerView& view, const Rows& rows) {
+  const int64_t jobs = rows.rows + RowOwners::held(rows.rows, kRanks, view.rank);
+  launch(device,
+         {.grid = static_cast<unsigned>(view.crowded ? std::min<int64_t>(jobs, kCrowdedBlocks) : jobs), .block = kLanes / 4},
+         merge_norm_dealt<kRanks, kSweeps>, view, rows);
 }
 
 template <int kRanks, int kSweeps>
@@ -277,20 +336,35 @@ void launch_way(const Device& device, const PeerView& view, const Rows& rows, Pe
          view, rows);
 }
 
-template <int kRanks>
-void launch_rows(const Device& device, const PeerView& view, const Rows& rows, PeerWay way) {
-  switch (sweeps_of(rows.target.width)) {
-    case 1:
-      return launch_way<kRanks, 1>(device, view, rows, way);
-    case 2:
-      return launch_way<kRanks, 2>(device, view, rows, way);
-    case 4:
-      return launch_way<kRanks, 4>(device, view, rows, way);
-    case 5:
-      return launch_way<kRanks, 5>(device, view, rows, way);
-    default:
-      return launch_way<kRanks, 8>(device, view, rows, way);
-  }
+// start(ranks, sweeps) of these rows.
+template <class Start>
+void with_shape(const PeerView& view, const Rows& rows, const Start& start) {
+  const auto with_ranks = [&](auto ranks) {
+    switch (sweeps_of(rows.target.width)) {
+      case 1:
+        return start(ranks, std::integral_constant<int, 1>());
+      case 2:
+        return start(ranks, std::integral_constant<int, 2>());
+      case 4:
+        return start(ranks, std::integral_constant<int, 4>());
+      case 5:
+        return start(ranks, std::integral_constant<int, 5>());
+      default:
+        return start(ranks, std::integral_constant<int, 8>());
+    }
+  };
+  if (view.ranks == 2) return with_ranks(std::integral_constant<int, 2>());
+  if (view.ranks == 4) return with_ranks(std::integral_constant<int, 4>());
+  with_ranks(std::integral_constant<int, 8>());
+}
+
+Rows rows_of(const PeerMerge& p, const PeerNorm& next, const float* own) {
+  const int64_t width = p.outputs;
+  return {.own = own,
+          .bias = p.bias,
+          .x = next.x + p.begin,
+          .target = {next.weight, next.normed + p.begin, width, static_cast<int>(width), next.epsilon},
+          .rows = (p.end - p.begin) / width};
 }
 
 }  // namespace
@@ -309,15 +383,28 @@ int64_t peer_merge_norm_limit(const PeerView& view, const PeerMerge& p, const Pe
 }
 
 void peer_merge_norm(const Device& device, const PeerView& view, const PeerMerge& p, const PeerNorm& next, PeerWay way) {
-  const int64_t width = p.outputs;
-  const Rows rows{.own = p.partials + p.begin,
-                  .bias = p.bias,
-                  .x = next.x + p.begin,
-                  .target = {next.weight, next.normed + p.begin, width, static_cast<int>(width), next.epsilon},
-                  .rows = (p.end - p.begin) / width};
-  if (view.ranks == 2) return launch_rows<2>(device, view, rows, way);
-  if (view.ranks == 4) return launch_rows<4>(device, view, rows, way);
-  launch_rows<8>(device, view, rows, way);
+  const Rows rows = rows_of(p, next, p.partials + p.begin);
+  with_shape(view, rows, [&](auto ranks, auto sweeps) { launch_way<ranks(), sweeps()>(device, view, rows, way); });
+}
+
+int64_t peer_dealt_norm_limit(const PeerView& view, int64_t outputs) {
+  if (outputs % kPiece || outputs > kMostSweeps * kLanes || (view.ranks != 2 && view.ranks != 4 && view.ranks != 8)) return 0;
+  // A member's values of whole blocks of its own rows.
+  const int64_t turn = int64_t{RowOwners::kBlock} * view.ranks;
+  const auto turns = static_cast<int64_t>(view.layout.values_bytes) / (turn * outputs * int64_t{sizeof(float)});
+  return std::min({int64_t{kMostPeerRows}, turns * turn,
+                   static_cast<int64_t>(view.layout.results_bytes) / (outputs * int64_t{sizeof(Bf16)})});
+}
+
+RowOwners peer_owners(const PeerView& view, int64_t rows, int64_t outputs) {
+  RowOwners to{.count = view.ranks};
+  for (int owner = 0; owner < view.ranks; ++owner) to.values[owner] = dealt_values(view, owner, view.rank, rows, outputs);
+  return to;
+}
+
+void peer_dealt_norm(const Device& device, const PeerView& view, const PeerMerge& p, const PeerNorm& next) {
+  const Rows rows = rows_of(p, next, nullptr);
+  with_shape(view, rows, [&](auto ranks, auto sweeps) { launch_dealt<ranks(), sweeps()>(device, view, rows); });
 }
 
 }  // namespace invar::cuda
