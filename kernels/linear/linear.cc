@@ -301,11 +301,11 @@ bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSeg
   return false;
 }
 
-bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
-               const std::vector<TreeNode>& nodes) {
+bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first,
+               const TreeNode& node) {
   if constexpr (kCudaBuilt)
     if (device.backend() == Backend::kCuda && device.profile() == Profile::kTc)
-      return cuda::tc::row_deals(device, rows, outputs, segments, first, last, nodes);
+      return cuda::tc::row_deals(device, rows, outputs, segments, first, node);
   return false;
 }
 

@@ -65,7 +65,7 @@ struct RowTargets {
 // behind the other. Whoever reads them waits for the linear's end.
 struct RowOwners {
   static constexpr int kMost = 8, kBlock = 128;
-  int count = 0;             // 2, 4 or 8; 0: values go to `partials`
+  int count = 0;              // 2, 4 or 8; 0: values go to `partials`
   float* values[kMost] = {};  // 16-byte aligned
 
   // Rows of owner `owner` among `rows`, and which row of all its `i`-th one is.
@@ -112,9 +112,8 @@ bool row_adds_residual(const Device& device, const RowLinear& problem);
 // that asks about the same share.
 bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
                const std::vector<TreeNode>& nodes);
-// Can it write to owners? Likewise.
-bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
-               const std::vector<TreeNode>& nodes);
+// Can it write to owners, for a rank whose x begins with segment `first` and who ships that node alone? Likewise.
+bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, const TreeNode& node);
 inline bool root_alone(const std::vector<TreeNode>& nodes) {
   return nodes.size() == 1 && 1 << nodes[0].level == numerics::kSegments;
 }

@@ -125,16 +125,16 @@ RowTargets TreeAllReduce::targets(const RowReduction& problem) const {
 RowOwners TreeAllReduce::owners(const RowReduction& problem) const {
   if constexpr (kCudaBuilt) {
     const int ranks = tp_.size();
-    const int64_t count = problem.rows * problem.outputs;
-    if (!peer_ || count == 0 || device_->control_arm() == ControlArm::kRankOrderAllReduce) return {};
-    if (norm_way(count) != PeerWay::kTwoRounds) return {};
+    if (!peer_ || problem.rows == 0 || problem.outputs == 0 || algorithm_ == ReduceAlgorithm::kGather ||
+        device_->control_arm() == ControlArm::kRankOrderAllReduce)
+      return {};
     for (int rank = 0; rank < ranks; ++rank) {
       const Range own = segments_of(ranks, rank);
       const int begin = static_cast<int>(own.begin), end = static_cast<int>(own.end);
       const auto nodes = shipped_nodes(device_->control_arm(), problem.segments, begin, end);
       // One subtree a rank, all of one size.
       if (nodes.size() != 1 || nodes[0].index != rank || ranks << nodes[0].level != numerics::kSegments) return {};
-      if (!row_deals(*device_, problem.rows, problem.outputs, problem.segments, begin, end, nodes)) return {};
+      if (!row_deals(*device_, problem.rows, problem.outputs, problem.segments, begin, nodes[0])) return {};
     }
     if (problem.rows <= cuda::peer_dealt_norm_limit(peer_->view(), problem.outputs))
       return cuda::peer_owners(peer_->view(), problem.rows, problem.outputs);

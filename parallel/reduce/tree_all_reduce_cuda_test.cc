@@ -2,6 +2,7 @@
 // there are enough, and all on one GPU anyway.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <thread>
 
@@ -226,87 +227,120 @@ TEST_P(PeerAllReduce, RecordedWork_GivesTheSameBits) {
 
 // A linear that writes where all ranks add, against the same linear's values in its rank's own memory: many steps, in which the
 // ranks are late by turns, queued one by one and recorded.
+// Few rows are sent to all, many dealt to those who merge them.
+constexpr int64_t kOutputsThatLeave = 1024;
+struct LeavingRows {
+  std::vector<int64_t> rows;  // of steps, in turn
+  PeerSizes sizes;
+  ReduceAlgorithm algorithm;
+  bool dealt;
+  int steps;
+};
+void compare_leaving(int tp, int gpus, const LeavingRows& c) {
+  constexpr int64_t kOutputs = kOutputsThatLeave, kInputs = 2048;
+  const int64_t most = *std::max_element(c.rows.begin(), c.rows.end());
+  const RowSegments segments = RowSegments::cut(kInputs, 64);
+  with_ranks(tp, gpus, {}, ControlArm::kNone, c.sizes, [&](const Device& device, Transport& transport, PeerMemory& peer) {
+    std::vector<int> members;
+    for (int r = 0; r < tp; ++r) members.push_back(r);
+    const int rank = transport.rank();
+    const Range own = segments_of(tp, rank);
+    const int first = static_cast<int>(own.begin), last = static_cast<int>(own.end);
+    const int64_t width = segments.begin[last] - segments.begin[first];
+    const auto seed = static_cast<uint64_t>(rank);
+    PackedWeights weights(device, kOutputs, width);
+    weights.pack_rows(0, test_rows::bf16_data(kOutputs * width, Kind::kSpread, 100 + seed).data(), kOutputs, width);
+    std::vector<DeviceArray<Bf16>> inputs;
+    for (uint64_t v = 0; v < 3; ++v)
+      inputs.emplace_back(device, test_rows::bf16_data(most * width, Kind::kSpread, 200 + 10 * v + seed));
+    const std::vector<Bf16> begin = test_rows::bf16_data(most * kOutputs, Kind::kOrdinary, 300);
+    const DeviceArray<Bf16> bias(device, test_rows::bf16_data(kOutputs, Kind::kSpread, 301)),
+        weight(device, test_rows::bf16_data(kOutputs, Kind::kOrdinary, 302)), y(device, most * kOutputs);
+    const DeviceArray<float> partials(device, numerics::kSegments * most * kOutputs), idle(device, partials.size());
+    struct Stream {
+      DeviceArray<Bf16> x, normed;
+    };
+    const Stream sent{{device, begin}, {device, most * kOutputs}}, kept{{device, begin}, {device, most * kOutputs}};
+    TreeAllReduce reduce(device, Group(transport, members), c.algorithm, &peer);
+    const auto step = [&](int i, bool sends, const Stream& s) {
+      const int64_t rows = c.rows[static_cast<size_t>(i) % c.rows.size()];
+      RowReduction sum{.rows = rows,
+                       .outputs = kOutputs,
+                       .segments = segments,
+                       .partials = partials.data(),
+                       .bias = bias.data(),
+                       .y = y.data()};
+      RowLinear linear{.rows = rows,
+                       .x = inputs[static_cast<size_t>(i) % inputs.size()].data(),
+                       .x_stride = width,
+                       .weights = &weights,
+                       .segments = segments,
+                       .first = first,
+                       .last = last,
+                       .nodes = shipped_nodes(ControlArm::kNone, segments, first, last),
+                       .partials = idle.data()};
+      // How much shared memory a kernel may have is said for all that launch it on a GPU, right before a launch:
+      // uneven ranks that share one would take each other's away.
+      static std::mutex launching;
+      std::unique_lock turn(launching, std::defer_lock);
+      if (gpus < tp) turn.lock();
+      for (int late = 0; i % 3 == rank % 3 && late < i % 7; ++late) linear_row(device, linear);
+      linear.partials = partials.data();
+      if (sends && c.dealt) {
+        linear.owners = reduce.owners(sum);
+        ASSERT_EQ(linear.owners.count, tp) << rows << " rows";
+        sum.dealt = true;
+      } else if (sends) {
+        linear.targets = reduce.targets(sum);
+        ASSERT_EQ(linear.targets.count, tp) << rows << " rows";
+        sum.sent = true;
+      }
+      linear_row(device, linear);
+      if (gpus < tp) turn.unlock();
+      reduce.run(sum, {.x = s.x.data(), .weight = weight.data(), .epsilon = 1e-6f, .normed = s.normed.data()});
+    };
+    const auto same = [&](const char* when) {
+      EXPECT_TRUE(test_rows::same_bits(sent.x.to_host(device), kept.x.to_host(device))) << when << ", rank " << rank;
+      EXPECT_TRUE(test_rows::same_bits(sent.normed.to_host(device), kept.normed.to_host(device))) << when << ", rank " << rank;
+      EXPECT_FALSE(test_rows::same_bits(sent.x.to_host(device), begin));
+    };
+    const int steps = gpus < tp ? 15 : c.steps;  // on a shared GPU the host is between any two
+    for (int i = 0; i < steps; ++i) step(i, true, sent);
+    for (int i = 0; i < steps; ++i) step(i, false, kept);
+    same("one by one");
+    if (!peer.recordable()) return;
+    const auto work = [&](bool sends, const Stream& s) {
+      return device.record([&] {
+        for (int i = 0; i < 15; ++i) step(i, sends || i % 5 == 4, s);
+      });
+    };
+    const RecordedWork sending = work(true, sent), keeping = work(false, kept);
+    for (int i = 0; i < 40; ++i) device.run(sending);
+    for (int i = 0; i < 40; ++i) device.run(keeping);
+    same("recorded");
+  });
+}
+
 TEST_P(PeerAllReduce, LinearsThatSend_GiveTheSameBits) {
   const auto [tp, gpus] = GetParam();
-  constexpr int64_t kRows[] = {1, 64, 7, 16, 33}, kMost = 64, kOutputs = 1024, kInputs = 2048;
-  const RowSegments segments = RowSegments::cut(kInputs, 64);
-  with_ranks(tp, gpus, {}, ControlArm::kNone, {.arrivals = kMost * kOutputs * 4 * numerics::kSegments},
-             [&](const Device& device, Transport& transport, PeerMemory& peer) {
-               std::vector<int> members;
-               for (int r = 0; r < tp; ++r) members.push_back(r);
-               const int rank = transport.rank();
-               const Range own = segments_of(tp, rank);
-               const int first = static_cast<int>(own.begin), last = static_cast<int>(own.end);
-               const int64_t width = segments.begin[last] - segments.begin[first];
-               const auto seed = static_cast<uint64_t>(rank);
-               PackedWeights weights(device, kOutputs, width);
-               weights.pack_rows(0, test_rows::bf16_data(kOutputs * width, Kind::kSpread, 100 + seed).data(), kOutputs, width);
-               std::vector<DeviceArray<Bf16>> inputs;
-               for (uint64_t v = 0; v < 3; ++v)
-                 inputs.emplace_back(device, test_rows::bf16_data(kMost * width, Kind::kSpread, 200 + 10 * v + seed));
-               const std::vector<Bf16> begin = test_rows::bf16_data(kMost * kOutputs, Kind::kOrdinary, 300);
-               const DeviceArray<Bf16> bias(device, test_rows::bf16_data(kOutputs, Kind::kSpread, 301)),
-                   weight(device, test_rows::bf16_data(kOutputs, Kind::kOrdinary, 302)), y(device, kMost * kOutputs);
-               const DeviceArray<float> partials(device, numerics::kSegments * kMost * kOutputs), idle(device, partials.size());
-               struct Stream {
-                 DeviceArray<Bf16> x, normed;
-               };
-               const Stream sent{{device, begin}, {device, kMost * kOutputs}}, kept{{device, begin}, {device, kMost * kOutputs}};
-               TreeAllReduce reduce(device, Group(transport, members), ReduceAlgorithm::kAuto, &peer);
-               const auto step = [&](int i, bool sends, const Stream& s) {
-                 const int64_t rows = kRows[i % std::size(kRows)];
-                 RowReduction sum{.rows = rows,
-                                  .outputs = kOutputs,
-                                  .segments = segments,
-                                  .partials = partials.data(),
-                                  .bias = bias.data(),
-                                  .y = y.data()};
-                 RowLinear linear{.rows = rows,
-                                  .x = inputs[static_cast<size_t>(i) % inputs.size()].data(),
-                                  .x_stride = width,
-                                  .weights = &weights,
-                                  .segments = segments,
-                                  .first = first,
-                                  .last = last,
-                                  .nodes = shipped_nodes(ControlArm::kNone, segments, first, last),
-                                  .partials = idle.data()};
-                 // How much shared memory a kernel may have is said for all that launch it on a GPU, right before a launch:
-                 // uneven ranks that share one would take each other's away.
-                 static std::mutex launching;
-                 std::unique_lock turn(launching, std::defer_lock);
-                 if (gpus < tp) turn.lock();
-                 for (int late = 0; i % 3 == rank % 3 && late < i % 7; ++late) linear_row(device, linear);
-                 linear.partials = partials.data();
-                 if (sends) {
-                   linear.targets = reduce.targets(sum);
-                   ASSERT_EQ(linear.targets.count, tp) << rows << " rows";
-                   sum.sent = true;
-                 }
-                 linear_row(device, linear);
-                 if (gpus < tp) turn.unlock();
-                 reduce.run(sum, {.x = s.x.data(), .weight = weight.data(), .epsilon = 1e-6f, .normed = s.normed.data()});
-               };
-               const auto same = [&](const char* when) {
-                 EXPECT_TRUE(test_rows::same_bits(sent.x.to_host(device), kept.x.to_host(device))) << when << ", rank " << rank;
-                 EXPECT_TRUE(test_rows::same_bits(sent.normed.to_host(device), kept.normed.to_host(device)))
-                     << when << ", rank " << rank;
-                 EXPECT_FALSE(test_rows::same_bits(sent.x.to_host(device), begin));
-               };
-               const int steps = gpus < tp ? 15 : 200;  // on a shared GPU the host is between any two
-               for (int i = 0; i < steps; ++i) step(i, true, sent);
-               for (int i = 0; i < steps; ++i) step(i, false, kept);
-               same("one by one");
-               if (!peer.recordable()) return;
-               const auto work = [&](bool sends, const Stream& s) {
-                 return device.record([&] {
-                   for (int i = 0; i < 15; ++i) step(i, sends || i % 5 == 4, s);
-                 });
-               };
-               const RecordedWork sending = work(true, sent), keeping = work(false, kept);
-               for (int i = 0; i < 40; ++i) device.run(sending);
-               for (int i = 0; i < 40; ++i) device.run(keeping);
-               same("recorded");
-             });
+  compare_leaving(tp, gpus,
+                  {.rows = {1, 64, 7, 16, 33},
+                   .sizes = {.arrivals = 64 * kOutputsThatLeave * 4 * numerics::kSegments},
+                   .algorithm = ReduceAlgorithm::kAuto,
+                   .dealt = false,
+                   .steps = 200});
+}
+
+// Whole and begun blocks of rows, owners without any; a step of few rows between them.
+TEST_P(PeerAllReduce, LinearsThatDeal_GiveTheSameBits) {
+  const auto [tp, gpus] = GetParam();
+  if (tp & (tp - 1)) GTEST_SKIP() << "shares of several nodes are not dealt";
+  compare_leaving(tp, gpus,
+                  {.rows = {1030, 65, 128, 700, 512},
+                   .sizes = {.values = 8 << 20, .results = 4 << 20},
+                   .algorithm = ReduceAlgorithm::kScatter,
+                   .dealt = true,
+                   .steps = 60});
 }
 
 // Rank 1 goes away before the operation that rank 0 begins. On a shared GPU it still meets the others on the host.

@@ -102,11 +102,11 @@ bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSeg
   return linear_shape(rows, outputs, segments, first, last, nodes).has_value();
 }
 
-bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
-               const std::vector<TreeNode>& nodes) {
+bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first,
+               const TreeNode& node) {
   constexpr int64_t kPiece = 8;  // outputs: rows that the copy engine writes, and x is aligned wherever a share begins
-  if (rows <= kMostDecodeRows || outputs % kPiece || nodes.size() != 1 || !one_order(device)) return false;
-  const auto shape = linear_shape(rows, outputs, segments, first, nodes[0]);
+  if (rows <= kMostDecodeRows || outputs % kPiece || !one_order(device)) return false;
+  const auto shape = linear_shape(rows, outputs, segments, first, node);
   return shape && prefill_plan(*shape, chip_of(device));
 }
 

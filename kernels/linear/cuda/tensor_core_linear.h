@@ -32,8 +32,7 @@ bool row_finishes(const Device& device, const RowLinear& problem);
 bool row_adds_residual(const RowLinear& problem);  // of a problem that row_finishes
 bool row_sends(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
                const std::vector<TreeNode>& nodes);
-bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, int last,
-               const std::vector<TreeNode>& nodes);
+bool row_deals(const Device& device, int64_t rows, int64_t outputs, const RowSegments& segments, int first, const TreeNode& node);
 // Alternating weights only. False: no schedule takes it in one pass, nothing was done.
 bool linear_gated(const Device& device, const GatedLinear& problem);
 

@@ -206,8 +206,8 @@ __device__ void consume(const PrefillTask& task, const OutputMaps& y_maps, const
 
   TileWalk walk(task, T::kColumns);
   // multiply_tile leaves in `values`, which is not acc, what finish() makes a tile's values of: they leave from there while the
-  // next tile's first blocks are multiplied. That begins without a condition, even where a warpgroup has no row; else the compiler
-  // would wait for every multiplication.
+  // next tile's first blocks are multiplied. That begins without a condition, even where a warpgroup has no row; else the
+  // compiler would wait for every multiplication.
   const auto overlapping = [&](auto& values, const auto& multiply_tile, const auto& finish) {
     if (walk.done()) return;
     auto following = walk.work();
@@ -278,19 +278,23 @@ __device__ void consume(const PrefillTask& task, const OutputMaps& y_maps, const
       add_sets(sum, acc, other);
     };
     if (task.leaf_end(0) - task.first_block >= kMostBeside) {
-      overlapping(other, [&](const TileWalk::Work&) { two_leaves(other); }, Nothing());
+      overlapping(
+          other, [&](const TileWalk::Work&) { two_leaves(other); }, Nothing());
     } else {
       one_by_one([&] { two_leaves(acc); });
     }
   } else if (task.y && task.last_block - task.first_block >= (task.gated ? kMostBesideGated : kMostBeside)) {
     uint32_t words[T::kValues / 2];
-    overlapping(words, [&](const TileWalk::Work& work) {
-      go_on(acc, task.last_block);
-      reader.drain();
-      ptx::pin(acc);
-      if (task.bias) add_bias(task, acc, work.column, 1);
-      round_values(acc, task.gated, words);
-    }, Nothing());
+    overlapping(
+        words,
+        [&](const TileWalk::Work& work) {
+          go_on(acc, task.last_block);
+          reader.drain();
+          ptx::pin(acc);
+          if (task.bias) add_bias(task, acc, work.column, 1);
+          round_values(acc, task.gated, words);
+        },
+        Nothing());
   } else {
     one_by_one([&] {
       go_on(acc, task.last_block);
@@ -425,7 +429,8 @@ inline OutputMaps output_maps(const Device& device, const PrefillTask& task, con
 }
 
 template <PrefillMerge kMerge, int kColumns, int kLeaves = 0>
-void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, const PrefillTask& task, const RowOwners& owners) {
+void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan, const PrefillTask& task,
+         const RowOwners& owners) {
   using T = Tile<kMerge, kColumns, kLeaves>;
   launch(device,
          {.grid = static_cast<unsigned>(plan.grid),
@@ -433,8 +438,7 @@ void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan
           .shared = T::kShared,
           .cluster = static_cast<unsigned>(plan.cluster),
           .dependent = true},
-         prefill_kernel<kMerge, kColumns, kLeaves>, x_map,
-         output_maps(device, task, owners, T::kNarrow || task.gated), task);
+         prefill_kernel<kMerge, kColumns, kLeaves>, x_map, output_maps(device, task, owners, T::kNarrow || task.gated), task);
 }
 
 // How y can be written.

@@ -36,9 +36,9 @@ struct PrefillTask {
   float* y_fp32;
   int64_t y_stride;
   int owner_shift;  // fp32 values: tiles of rows go to 1 << owner_shift owners by turns (RowOwners); with boxes
-  bool boxes;   // y may be written by the copy engine
-  bool wide_y;  // rows of y begin at multiples of 16 bytes
-  bool adds;    // y is a residual stream that the outputs are added to (RowLinear::adds): of a tree of eight leaves, with boxes
+  bool boxes;       // y may be written by the copy engine
+  bool wide_y;      // rows of y begin at multiples of 16 bytes
+  bool adds;  // y is a residual stream that the outputs are added to (RowLinear::adds): of a tree of eight leaves, with boxes
 
   void gate(int64_t width) {
     gated = width > 0;
