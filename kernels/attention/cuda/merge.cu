@@ -56,21 +56,28 @@ __device__ __forceinline__ void merge_four(const AttentionParameters& p, const P
 __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ AttentionParameters p, PlanList list) {
   ptx::let_next_kernel_start();  // it waits itself
   const PlanView plan{p.block};
-  const int per_head = p.head_dim / 4, per_row = p.query_heads * per_head;
+  const unsigned per_head = p.head_dim / 4, per_row = p.query_heads * per_head;
   const PlanMerge* merges = plan.merges() + (list == PlanList::kDecode ? 0 : plan.header().decode_merges);
   const int rows = list == PlanList::kDecode ? plan.header().decode_merges : plan.header().merges - plan.header().decode_merges;
-  const int64_t count = int64_t{rows} * per_row;
-  int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  // 32 bits: a 64-bit division is as long as a merge of two states.
+  const unsigned count = static_cast<unsigned>(rows) * per_row;
+  unsigned i = blockIdx.x * kThreads + threadIdx.x;
   PlanMerge merge;
-  if (i < count) merge = merges[i / per_row];
+  int head = 0, d = 0;
+  const auto find = [&] {
+    if (i >= count) return;
+    const unsigned row = i / per_row, at = i - row * per_row;
+    head = static_cast<int>(at / per_head), d = static_cast<int>(at % per_head) * 4;
+    merge = merges[row];
+  };
+  find();
   // A kernel behind this one relies on those before it having ended when this one has: one block stays and waits in any case.
-  if (int64_t{blockIdx.x} * kThreads >= count && blockIdx.x > 0) return;
+  if (blockIdx.x * kThreads >= count && blockIdx.x > 0) return;
   ptx::wait_for_earlier_kernels();
   while (i < count) {
-    const int at = static_cast<int>(i % per_row);
-    merge_four(p, merge, at / per_head, at % per_head * 4);
-    i += int64_t{gridDim.x} * kThreads;
-    if (i < count) merge = merges[i / per_row];
+    merge_four(p, merge, head, d);
+    i += gridDim.x * kThreads;
+    find();
   }
 }
 
