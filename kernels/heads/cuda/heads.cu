@@ -27,9 +27,8 @@ struct Heads {
   unsigned page_size;
 };
 
-// kThreads threads a head, 8 elements each; threads behind its end hold zeros. kEarly: angles and slots are there before the
-// kernels in front have ended, so that a step of few rows waits for nothing but what those leave; later, and more threads fit,
-// which many rows need to keep memory busy.
+// kThreads threads a head, 8 elements each; threads behind its end hold zeros. kEarly: angles are asked for before the norm is
+// summed, which a step of few rows waits for; later, and more threads fit, which many rows need to keep memory busy.
 template <int kThreads, bool kEarly>
 __global__ void __launch_bounds__(kBlock, kEarly ? kEarlyBlocks : kLateBlocks) prepare(const __grid_constant__ Heads p) {
   const unsigned heads = p.query_heads + 2 * p.kv_heads, vector = (blockIdx.x * kBlock + threadIdx.x) / kThreads;
@@ -43,24 +42,18 @@ __global__ void __launch_bounds__(kBlock, kEarly ? kEarlyBlocks : kLateBlocks) p
   if (here && !value && weight_of_kind) weight = load_piece(weight_of_kind + d);
   Bf16* at = p.qkv + row * p.stride + int64_t{head} * p.head_dim + d;
   const bool first = d < p.half, rotated = here && !value && d < 2 * p.half;
-  FloatPiece<kPiece> cosine, sine;
-  int64_t to = -1;  // in the cache
-  const auto load_rest = [&] {
-    if (rotated) {
-      const float* angle = p.table + int64_t{p.positions[row]} * 2 * p.half + (first ? d : d - p.half);
-      cosine = load_piece(angle), sine = load_piece(angle + p.half);
-    }
-    if (!here || query) return;
-    const int64_t slot = p.slots[row];
-    if (slot < 0) return;
-    // 32 bits: a 64-bit division costs as much as the norm, and no cache has 2^32 slots.
-    const unsigned page = static_cast<unsigned>(slot) / p.page_size, in_page = static_cast<unsigned>(slot) - page * p.page_size;
-    to = page_offset(page, p.kv_heads, head - p.query_heads - (value ? p.kv_heads : 0), p.page_size, p.head_dim) +
-         kv_offset(p.head_dim, static_cast<int>(in_page), d);
-  };
-  if constexpr (kEarly) load_rest();
+  // Asked for while the kernels in front still run, needed behind them.
+  const int position = rotated ? p.positions[row] : 0;
+  const int64_t slot = here && !query ? p.slots[row] : -1;
   wait_for_predecessors();
   if (here) x = load_piece(at);
+  FloatPiece<kPiece> cosine, sine;
+  const auto load_angles = [&] {
+    if (!rotated) return;
+    const float* angle = p.table + int64_t{position} * 2 * p.half + (first ? d : d - p.half);
+    cosine = load_piece(angle), sine = load_piece(angle + p.half);
+  };
+  if constexpr (kEarly) load_angles();
   if (p.q_weight) {
     float v[kPiece], lane[kPiece];
     widen_piece(x, v);
@@ -69,7 +62,7 @@ __global__ void __launch_bounds__(kBlock, kEarly ? kEarlyBlocks : kLateBlocks) p
     const float r = norm_factor(halve_lanes<kThreads>(lane), p.head_dim, p.epsilon);
     if (!value) x = norm_piece(x, weight, r);
   }
-  if constexpr (!kEarly) load_rest();
+  if constexpr (!kEarly) load_angles();
   // The other half of the pair is in another thread of the head.
   const int other = static_cast<int>(threadIdx.x) % 32 + (first ? p.half : -p.half) / kPiece;
   Bf16Piece<kPiece> pair;
@@ -86,7 +79,12 @@ __global__ void __launch_bounds__(kBlock, kEarly ? kEarlyBlocks : kLateBlocks) p
     x = narrow_piece(mine);
   }
   if (here && !value) store_piece(at, x);
-  if (to >= 0) store_piece((value ? p.values : p.keys) + to, x);
+  if (slot < 0) return;
+  // 32 bits: a 64-bit division costs as much as the norm, and no cache has 2^32 slots.
+  const unsigned page = static_cast<unsigned>(slot) / p.page_size, in_page = static_cast<unsigned>(slot) - page * p.page_size;
+  const int64_t to = page_offset(page, p.kv_heads, head - p.query_heads - (value ? p.kv_heads : 0), p.page_size, p.head_dim) +
+                     kv_offset(p.head_dim, static_cast<int>(in_page), d);
+  store_piece((value ? p.values : p.keys) + to, x);
 }
 
 // The sum of clause 2 of two vectors of 16 * kThreads values at once, in groups of kThreads threads. lane[0] is the thread's part
