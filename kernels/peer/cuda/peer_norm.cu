@@ -271,9 +271,11 @@ __global__ void __launch_bounds__(kLanes / 4)
 }
 
 // Two rounds whose first one the linears have done: values came while they multiplied, each member's to its place here. A member
-// merges the rows it owns, then waits for the others' results.
+// merges the rows it owns, then waits for the others' results. A row is a chain of latencies, so several are at it on a
+// multiprocessor: weights and bias are fetched where they are needed, and take no registers before.
+constexpr int kDealtBlocks = 3;
 template <int kRanks, int kSweeps>
-__global__ void __launch_bounds__(kLanes / 4)
+__global__ void __launch_bounds__(kLanes / 4, kDealtBlocks)
     merge_norm_dealt(const __grid_constant__ PeerView v, const __grid_constant__ Rows p) {
   using F = FlaggedRows<kRanks, kSweeps>;
   const int width = p.target.width, t = static_cast<int>(threadIdx.x);
@@ -281,8 +283,6 @@ __global__ void __launch_bounds__(kLanes / 4)
   F f{v, p};
   f.operation = this_operation(v);
   if (blockIdx.x == 0 && t < kRanks && t != v.rank) post_flag(v, t, PeerFlag::kFirst, 0, f.operation);
-  f.weight.load(p.target.weight, width);
-  if (p.bias) f.bias.load(p.bias, width);
   const int64_t kept = RowOwners::held(p.rows, kRanks, v.rank);
   for (int64_t job = blockIdx.x; job < kept + p.rows; job += gridDim.x) {
     const bool merges = job < kept;
@@ -294,20 +294,33 @@ __global__ void __launch_bounds__(kLanes / 4)
     if (merges) {
       if (t < kRanks && t != v.rank) wait_for_flag(v, t, PeerFlag::kFirst, 0, PeerPhase::kSlices, f.operation);
       __syncthreads();
-      typename F::Values sum;
-      member_tree<0, kRanks>(
-          [&](int member, auto& share) { share.load(dealt_values(v, v.rank, member, p.rows, width) + job * width, width); }, sum);
-      finish(sum.v, f.bias, p.bias != nullptr, y);
+      // A sweep at a time, the more members the fewer: their values want registers.
+#pragma unroll(kRanks == 2 ? kSweeps : kRanks == 4 ? 2 : 1)
+      for (int sweep = 0; sweep < kSweeps; ++sweep) {
+        using P = Place<1, F::kCount>;
+        const int at = sweep * kLanes;
+        Share<P, 1, F::kCount> sum;
+        Pieces<P, 1, F::kCount> bias, part;
+        if (p.bias) bias.load(p.bias + at, width - at);
+        member_tree<0, kRanks>(
+            [&](int member, auto& share) {
+              share.load(dealt_values(v, v.rank, member, p.rows, width) + job * width + at, width - at);
+            },
+            sum);
+        finish(sum.v, bias, p.bias != nullptr, part);
+        y.v[sweep] = part.v[0];
+      }
 #pragma unroll
       for (int step = 1; step < kRanks; ++step) y.store(f.result((v.rank + step) % kRanks, row), width);
-      __syncthreads();
-      if (t < kRanks && t != v.rank) f.post_row(t, kResultFlag, row);
     } else {
       if (t == 0) wait_for(v, row_flag(v, v.rank, kResultFlag, row), owner, PeerPhase::kResults, f.operation);
       __syncthreads();
       y.load(f.result(v.rank, row), width);
     }
+    f.weight.load(p.target.weight, width);
     add_and_norm(p, row, x, y, f.weight);
+    // Behind the norm's barriers, and by now on the far side: who posts has little to wait for.
+    if (merges && t < kRanks && t != v.rank) f.post_row(t, kResultFlag, row);
   }
   __syncthreads();
   if (t == 0) end_operation(v, f.operation);
