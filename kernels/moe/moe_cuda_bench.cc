@@ -226,8 +226,13 @@ int main(int argc, char** argv) {
   invar::Profile profile = invar::Profile::kTc;
   bool linears = false;
   std::vector<int64_t> tokens = {1, 4, 16, 64, 256, 8192};
-  for (int i = 1; i + 1 < argc; i += 2) {
+  for (int i = 1; i < argc; i += 2) {
     const std::string flag = argv[i];
+    if (i + 1 == argc) {
+      std::fprintf(flag == "--help" ? stdout : stderr,
+                   "usage: kernels_moe_cuda_bench [--tokens 1,16,8192] [--linears 1] [--profile tc|portable]\n");
+      return flag == "--help" ? 0 : 2;
+    }
     if (flag == "--linears") {
       linears = std::string(argv[i + 1]) == "1";
     } else if (flag == "--profile") {

@@ -238,7 +238,7 @@ __device__ void consume(const GroupedTask& task, const CUtensorMap* y_map, const
       const auto write = [&](const auto& meanwhile) {
         boxes_are_free();
         if (task.gated)
-          write_gated<1>(task, y_map, words, row, work.row_end, work.column / 2, own, meanwhile);
+          write_gated(task, y_map, words, row, work.row_end, work.column / 2, own, meanwhile);
         else
           write_tile<T>(task, y_map, words, row, work.row_end, work.column, own);
       };

@@ -197,7 +197,7 @@ __device__ void consume(const PrefillTask& task, const OutputMaps& y_maps, const
       boxes_are_free();
     if constexpr (T::kGates) {
       if (task.gated) {
-        write_gated<1>(task, y_map, values, row, work.row_end, work.column / 2, own, meanwhile);
+        write_gated(task, y_map, values, row, work.row_end, work.column / 2, own, meanwhile);
         return;
       }
     }

@@ -168,9 +168,8 @@ __device__ void send_boxes(const Task& task, const CUtensorMap* y_map, const Val
 }
 
 // Gate and up of a pair are eight columns apart, four values of a thread. What comes of them leaves as an accumulator of half as
-// many columns, in boxes of 32 bf16; column: of y. meanwhile() comes once for 16 kEvery columns of y, but not behind the last
-// ones.
-template <int kEvery = 2, class Task, class Value, int kSize, class Meanwhile = Nothing>
+// many columns, in boxes of 32 bf16; column: of y. meanwhile() comes once for 16 columns of y, but not behind the last ones.
+template <class Task, class Value, int kSize, class Meanwhile = Nothing>
 __device__ void write_gated(const Task& task, const CUtensorMap* y_map, const Value (&acc)[kSize], int row, int row_end,
                             int column, uint32_t staging, const Meanwhile& meanwhile = {}) {
   constexpr int kValues = kSize * kValuesOf<Value>;
@@ -179,7 +178,7 @@ __device__ void write_gated(const Task& task, const CUtensorMap* y_map, const Va
   const auto place = [&](int box, int line, int piece) { return box_piece<kBoxLine>(staging + box * kBoxBytes, line, piece); };
 #pragma unroll
   for (int part = 0; part < kValues / 16; ++part) {  // 16 columns of y: four matrices of 8 x 8; two parts are a box
-    if (part && part % kEvery == 0) meanwhile();
+    if (part) meanwhile();
     uint32_t words[4];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
