@@ -29,6 +29,9 @@
 namespace invar {
 namespace {
 
+// Before decode steps are timed: a card comes out of a prompt's power limit in some hundreds of milliseconds.
+constexpr int kWarmSteps = 100;
+
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // One rank; the first one prints.
@@ -173,6 +176,7 @@ absl::Status run(const BenchOptions& o, const BenchPlan& p, parallel::Transport&
   }
   for (const BenchShape& s : p.decode) {
     const StepBatch batch(config->vocab_size, o.page_size, s.rows, s.context + 1);
+    for (int i = 0; i < kWarmSteps; ++i) forward(batch.rows(s.context, 1));
     const double seconds = median(o.steps, batch.rows(s.context, 1));
     const double bytes =
         (step_weight_bytes(*config, s.rows) + kv_bytes_per_token(*config) * static_cast<double>(s.rows * (s.context + 1))) / o.tp;
