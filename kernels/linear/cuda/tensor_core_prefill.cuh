@@ -419,7 +419,7 @@ inline CUtensorMap output_map(const Device& device, const PrefillTask& task, voi
   return map;
 }
 inline OutputMaps output_maps(const Device& device, const PrefillTask& task, const RowOwners& owners, bool narrow) {
-  OutputMaps maps;
+  OutputMaps maps{};
   if (task.boxes && owners.count == 0)
     maps.of[0] = output_map(device, task, task.y ? static_cast<void*>(task.y) : task.y_fp32, task.rows, narrow);
   for (int owner = 0; owner < owners.count; ++owner)
