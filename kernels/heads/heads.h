@@ -12,8 +12,8 @@ namespace invar {
 
 // Row r of qkv holds query_heads, then kv_heads key heads, then kv_heads value heads, head_dim elements each. In place: query and
 // key heads become rms_norm() with their weight (null: no norm), then rope() at positions[r]; keys and values go to slots[r] of
-// `pages`, as KvPages::write() takes them. Weights and table are constant data; on a GPU positions and slots may be read while the
-// kernels queued right before this one still run, so these do not write them.
+// `pages`, as KvPages::write() takes them. Weights and table are constant data; on a GPU positions and slots may be read while
+// the kernels queued right before this one still run, so these do not write them.
 struct PrepareHeads {
   int64_t rows = 0;
   int64_t query_heads = 0;
