@@ -387,6 +387,48 @@ TEST_P(PeerAllReduce, AbsentPeer_IsNamedWithinTheDeadline) {
     });
 }
 
+// The same where linears deal: the values that count are in the windows, whoever put them there.
+TEST_P(PeerAllReduce, AbsentDealer_IsNamedWithinTheDeadline) {
+  const auto [tp, gpus] = GetParam();
+  if (tp != 2) GTEST_SKIP() << "of more ranks one may wait for another that waits for the absent one";
+  constexpr int64_t kRows = 256, kOutputs = 512;
+  const PeerSizes sizes{.values = 1 << 20, .results = 1 << 20};
+  with_ranks(tp, gpus, {.timeout = 700ms}, ControlArm::kNone, sizes,
+             [&](const Device& device, Transport& transport, PeerMemory& peer) {
+               const int rank = transport.rank();
+               const DeviceArray<float> partials(device, kRows * kOutputs);
+               const DeviceArray<Bf16> x(device, std::vector<Bf16>(kRows * kOutputs)),
+                   weight(device, std::vector<Bf16>(kOutputs)), normed(device, kRows * kOutputs);
+               TreeAllReduce reduce(device, Group(transport, {0, 1}), ReduceAlgorithm::kScatter, &peer);
+               const RowReduction problem{.rows = kRows,
+                                          .outputs = kOutputs,
+                                          .segments = RowSegments::cut(512, 64),
+                                          .partials = partials.data(),
+                                          .dealt = true};
+               ASSERT_EQ(reduce.owners(problem).count, 2);
+               const auto run = [&] {
+                 reduce.run(problem, {.x = x.data(), .weight = weight.data(), .epsilon = 1e-6f, .normed = normed.data()});
+                 device.synchronize();
+               };
+               run();
+               if (rank == 1) {
+                 if (!peer.recordable()) Group(transport, {0, 1}, kMaxTag - 1).barrier();
+               } else {
+                 try {
+                   run();
+                   ADD_FAILURE() << "rank 0 ended without rank 1";
+                 } catch (const PeerFailure& failure) {
+                   EXPECT_EQ(failure.facts().cause, PeerFailure::Cause::kTimeout);
+                   EXPECT_GE(failure.facts().waited_seconds, 0.7);
+                   EXPECT_EQ(failure.facts().peer, 1);
+                   EXPECT_EQ(failure.facts().collective, 3u);
+                   EXPECT_EQ(failure.facts().phase.find("tree all-reduce ("), 0u) << failure.facts().phase;
+                 }
+               }
+               Group(transport, {0, 1}, 7).barrier();
+             });
+}
+
 TEST_P(PeerAllReduce, Interrupt_EndsTheDevicesWait) {
   const auto [tp, gpus] = GetParam();
   if (gpus < tp) GTEST_SKIP() << "ranks that share a GPU wait on the host first";
