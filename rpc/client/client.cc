@@ -65,9 +65,11 @@ class Client::Impl {
   std::mutex mutex_;
   std::condition_variable closed_;
   std::set<Stream*> streams_;
+  int leaving_ = 0;  // streams that are done and not gone
 };
 
-// Deletes itself when gRPC is done with it.
+// Deletes itself when gRPC is done with it, and says so only then: its context holds the channel, and whoever lets go of the last
+// channel of a process waits for gRPC's callback threads to end. One of these may not be the one who does.
 class Client::Impl::Stream final : public grpc::ClientReadReactor<v1::GenerateResponse> {
  public:
   Stream(Impl& impl, const v1::GenerateRequest& request, std::chrono::milliseconds deadline,
@@ -96,12 +98,16 @@ class Client::Impl::Stream final : public grpc::ClientReadReactor<v1::GenerateRe
 
   void OnDone(const grpc::Status& status) override {
     on_done_(from_grpc(status, impl_.who_));
+    Impl& impl = impl_;
     {
-      std::lock_guard lock(impl_.mutex_);
-      impl_.streams_.erase(this);
-      impl_.closed_.notify_all();
+      std::lock_guard lock(impl.mutex_);
+      impl.streams_.erase(this);
+      ++impl.leaving_;
     }
     delete this;
+    std::lock_guard lock(impl.mutex_);
+    --impl.leaving_;
+    impl.closed_.notify_all();
   }
 
  private:
@@ -118,7 +124,7 @@ class Client::Impl::Stream final : public grpc::ClientReadReactor<v1::GenerateRe
 Client::Impl::~Impl() {
   std::unique_lock lock(mutex_);
   for (Stream* stream : streams_) stream->cancel();
-  closed_.wait(lock, [&] { return streams_.empty(); });
+  closed_.wait(lock, [&] { return streams_.empty() && leaving_ == 0; });
 }
 
 absl::Status Client::Impl::open() {

@@ -30,7 +30,7 @@ class Client {
   // DeadlineExceeded when no server answers within connect_wait, InvalidArgument for the address; Unavailable says what is wrong
   // with the certificates, or with plain text where TLS is spoken, when that is why.
   static absl::StatusOr<std::unique_ptr<Client>> connect(const ClientOptions& options);
-  ~Client();  // cancels what runs; waits for its on_done
+  ~Client();  // cancels what runs; waits for its on_done, and until nothing of it is left
 
   // Waits until the model is loaded and steps are made. `progress` (may be null) hears what the server waits for when that
   // changes.

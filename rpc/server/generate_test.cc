@@ -66,6 +66,27 @@ TEST(Generate, TokensComeOneByOneWhileItRuns) {
   EXPECT_EQ(last_was, responses);
 }
 
+// A stream that outlived its client would take the channel away from one of gRPC's own threads, which ends the process.
+TEST(Generate, AClientEndsBehindItsStreams) {
+  struct Slow {
+    std::atomic<bool>& gone;
+    ~Slow() {
+      std::this_thread::sleep_for(300ms);
+      gone = true;
+    }
+  };
+  auto service = serving(Arrangement());
+  std::unique_ptr<Client> client = service->connect();
+  std::atomic<bool> gone{false};
+  std::promise<void> done;
+  client->start(
+      request_of(kPrompt, 4), 20s, [](const v1::GenerateResponse&) { return true; },
+      [&done, slow = std::shared_ptr<Slow>(new Slow{gone})](const absl::Status&) { done.set_value(); });
+  done.get_future().wait();
+  client.reset();
+  EXPECT_TRUE(gone) << "a stream is left of a client that has ended";
+}
+
 TEST(Generate, AThousandAtOnceWithoutAThreadEach) {
   Arrangement given;
   given.engine.max_num_seqs = 256;
