@@ -225,9 +225,6 @@ TEST_P(PeerAllReduce, RecordedWork_GivesTheSameBits) {
   });
 }
 
-// A linear that writes where all ranks add, against the same linear's values in its rank's own memory: many steps, in which the
-// ranks are late by turns, queued one by one and recorded.
-// Few rows are sent to all, many dealt to those who merge them.
 constexpr int64_t kOutputsThatLeave = 1024;
 struct LeavingRows {
   std::vector<int64_t> rows;  // of steps, in turn
@@ -236,6 +233,8 @@ struct LeavingRows {
   bool dealt;
   int steps;
 };
+// A linear that writes where ranks add, against the same linear's values in its rank's own memory: many steps, in which the ranks
+// are late by turns, queued one by one and recorded. Few rows are sent to all, many dealt to those who merge them.
 void compare_leaving(int tp, int gpus, const LeavingRows& c) {
   constexpr int64_t kOutputs = kOutputsThatLeave, kInputs = 2048;
   const int64_t most = *std::max_element(c.rows.begin(), c.rows.end());
@@ -331,7 +330,7 @@ TEST_P(PeerAllReduce, LinearsThatSend_GiveTheSameBits) {
                    .steps = 200});
 }
 
-// Whole and begun blocks of rows, owners without any; a step of few rows between them.
+// Whole and begun blocks of rows, owners without any.
 TEST_P(PeerAllReduce, LinearsThatDeal_GiveTheSameBits) {
   const auto [tp, gpus] = GetParam();
   if (tp & (tp - 1)) GTEST_SKIP() << "shares of several nodes are not dealt";

@@ -38,8 +38,8 @@ parallel::PeerSizes peer_sizes(const ModelConfig& config, int64_t rows) {
   // parts.
   constexpr int64_t kMost = int64_t{128} << 20;  // bytes
   constexpr int64_t kTurn = int64_t{RowOwners::kBlock} * kMostPeers;
-  const int64_t dealt = rows > kMostRecordedRows ? (rows + kTurn - 1) / kTurn * kTurn : rows;
-  const int64_t elements = dealt * config.hidden_size * std::max<int64_t>(1, config.moe.top_k);
+  const int64_t whole_rows = rows > kMostRecordedRows ? (rows + kTurn - 1) / kTurn * kTurn : rows;
+  const int64_t elements = whole_rows * config.hidden_size * std::max<int64_t>(1, config.moe.top_k);
   const int64_t values = elements * 4, least = config.hidden_size * 4 * numerics::kSegments;
   return {.values = static_cast<size_t>(std::clamp(values, least, std::max(kMost, least))),
           .results = static_cast<size_t>(std::clamp(elements * 2, least, std::max(kMost, least))),
