@@ -102,10 +102,46 @@ TEST_P(GatedShapesCuda, GiveTheReferenceBits) {
         const int64_t x_stride = (inputs + 7) / 8 * 8;
         const std::vector<Bf16> x = bf16_data(rows * x_stride, Kind::kOrdinary, static_cast<uint64_t>(rows));
         const std::vector<Bf16> want = expected(cpu, d, x, rows, x_stride, bias);
-        for (const int64_t gap : {0, 8, 3})
+        for (const int64_t gap : {int64_t{0}, int64_t{3}, 8 - width % 8})
           ASSERT_TRUE(same_bits(run(*gpu, w, x, rows, x_stride, gap), want))
               << name(profile) << ", rows " << rows << ", gap " << gap << (bias ? ", bias" : "");
       }
+    }
+  }
+}
+
+// Widths and inputs of real models, as many rows as their prompts have: what the planner then takes, against gate and up apart.
+TEST_F(GatedLinearCuda, RealShapesOfManyRowsEqualTwoPasses) {
+  const auto gpu = open(Profile::kTc);
+  for (const auto& [width, inputs] : {std::pair<int64_t, int64_t>{1536, 576},
+                                      {4864, 896},
+                                      {3072, 1024},
+                                      {8960, 1536},
+                                      {8192, 2048},
+                                      {3072, 4096},
+                                      {1536, 4096},
+                                      {3584, 8192}}) {
+    const Data d(width, inputs, Kind::kSpread);
+    const GatedWeights w = d.pack(*gpu, true);
+    const int64_t both = w.matrix().outputs();
+    for (const int64_t rows : {65, 700, 1199, 2048, 4100}) {
+      const std::vector<Bf16> x = bf16_data(rows * inputs, Kind::kOrdinary, static_cast<uint64_t>(rows));
+      const DeviceArray<Bf16> there(*gpu, x), apart(*gpu, rows * both), y(*gpu, rows * width);
+      linear_column(*gpu, {.rows = rows,
+                           .x = there.data(),
+                           .x_stride = inputs,
+                           .weights = &w.matrix(),
+                           .bias = w.bias(),
+                           .y = apart.data(),
+                           .y_stride = both});
+      silu_mul(*gpu, {.rows = rows,
+                      .width = width,
+                      .x = apart.data(),
+                      .x_stride = both,
+                      .run = kGatedRun,
+                      .y = y.data(),
+                      .y_stride = width});
+      ASSERT_TRUE(same_bits(run(*gpu, w, x, rows, inputs, 0), y.to_host(*gpu))) << width << " x " << inputs << ", " << rows;
     }
   }
 }

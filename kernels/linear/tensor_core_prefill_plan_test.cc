@@ -44,6 +44,25 @@ TEST(PrefillPlan, EveryColumnHasPlansThatCoverIt) {
         }
 }
 
+// Where a chain is short and tiles are many, columns have tiles that cannot gate.
+TEST(PrefillPlan, GatedLinearsHaveTilesThatGate) {
+  int others = 0;
+  for (const Chip& chip : {Chip{}, Chip{.multiprocessors = 113}})
+    for (int64_t rows : {65, 129, 700, 1199, 2048, 8192})
+      for (int64_t width : {8, 96, 768, 1536, 3072, 4096, 8960, 28672})
+        for (int64_t inputs : {64, 512, 576, 896, 1024, 1536, 2048, 4096, 8192}) {
+          const auto shape = linear_shape(rows, 2 * width, inputs);
+          ASSERT_TRUE(shape.has_value());
+          const auto plan = prefill_plan(*shape, chip, true), apart = prefill_plan(*shape, chip);
+          ASSERT_TRUE(plan.has_value() && apart.has_value());
+          EXPECT_TRUE(prefill_gates(plan->merge, plan->columns))
+              << rows << " rows, width " << width << ", " << inputs << " inputs: " << plan->describe();
+          expect_covers(*shape, *plan, chip);
+          others += !prefill_gates(apart->merge, apart->columns);
+        }
+  EXPECT_GT(others, 0) << "no shape here tells the two apart";
+}
+
 TEST(PrefillPlan, TilesAreAsWideAsFillsTheChip) {
   const auto columns = [](int64_t rows, int64_t outputs, int64_t inputs) {
     return prefill_plan(*linear_shape(rows, outputs, inputs), {})->columns;

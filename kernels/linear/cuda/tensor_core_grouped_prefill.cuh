@@ -334,9 +334,7 @@ template <PrefillMerge kMerge, int kColumns, int kLeaves = 0>
 void run(const Device& device, int64_t inputs, GroupedTask task) {
   using T = Tile<kMerge, kColumns, kLeaves>;
   static_assert(T::kShared + GroupTable::bytes(kMostGroups) <= kBlockShared);
-  task.wide_y = task.y ? reinterpret_cast<uintptr_t>(task.y) % 16 == 0 && task.y_stride % 8 == 0
-                       : reinterpret_cast<uintptr_t>(task.y_fp32) % 8 == 0 && task.y_stride % 2 == 0;
-  task.boxes = task.y ? task.wide_y : reinterpret_cast<uintptr_t>(task.y_fp32) % 16 == 0 && task.y_stride % 4 == 0;
+  know_outputs(&task);
   task.column_tiles = (task.outputs + kColumns - 1) / kColumns;
   task.taken = device.cuda().taken;
   const CUtensorMap x_map =

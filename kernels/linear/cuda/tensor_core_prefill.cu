@@ -1,3 +1,5 @@
+#include <stdexcept>
+
 #include "kernels/linear/cuda/tensor_core_prefill.cuh"
 #include "kernels/linear/cuda/tensor_core_prefill.h"
 
@@ -5,6 +7,8 @@ namespace invar::cuda::tc {
 
 void prefill_column(const Device& device, const ColumnLinear& p, const LinearShape& shape, const PrefillPlan& plan,
                     int64_t gated_width) {
+  if (gated_width > 0 && !prefill_gates(plan.merge, plan.columns))
+    throw std::logic_error("a gated linear by tiles that write gate and up apart: " + plan.describe());
   prefill::PrefillTask task = prefill::task_of(shape, plan);
   task.gate(gated_width);
   task.weights = p.weights->data();

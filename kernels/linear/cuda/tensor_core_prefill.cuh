@@ -441,13 +441,6 @@ void run(const Device& device, const CUtensorMap& x_map, const PrefillPlan& plan
          prefill_kernel<kMerge, kColumns, kLeaves>, x_map, output_maps(device, task, owners, T::kNarrow || task.gated), task);
 }
 
-// How y can be written.
-inline void know_outputs(PrefillTask* task) {
-  task->wide_y = task->y ? reinterpret_cast<uintptr_t>(task->y) % 16 == 0 && task->y_stride % 8 == 0
-                         : reinterpret_cast<uintptr_t>(task->y_fp32) % 8 == 0 && task->y_stride % 2 == 0;
-  task->boxes = task->y ? task->wide_y : reinterpret_cast<uintptr_t>(task->y_fp32) % 16 == 0 && task->y_stride % 4 == 0;
-}
-
 inline void run(const Device& device, const Bf16* x, int64_t x_stride, int64_t inputs, const LinearShape& shape,
                 const PrefillPlan& plan, PrefillTask task, const RowOwners& owners = {}) {
   know_outputs(&task);

@@ -8,7 +8,7 @@ namespace invar::cuda::tc {
 
 // x must be fit for a tensor map: 16-byte aligned, its stride a multiple of 8.
 // With a gated_width the outputs are those of GatedWeights, alternating, and y is silu_mul of them, [rows][gated_width], bf16;
-// the plan's tiles then have at least 64 outputs of one leaf or a fold.
+// the plan's tiles must gate (prefill_gates), or std::logic_error.
 void prefill_column(const Device& device, const ColumnLinear& problem, const LinearShape& shape, const PrefillPlan& plan,
                     int64_t gated_width = 0);
 // One node of problem.nodes, or y: `shape` is its segments.

@@ -111,7 +111,7 @@ std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, const Chip& ch
   std::optional<PrefillPlan> best;
   double least = 0;
   for (const TileKind& tile : kTiles) {
-    if (gated && tile.columns % 64) continue;
+    if (gated && !prefill_gates(tile.merge, tile.columns)) continue;
     for (int cluster : {2, 1}) {
       const auto plan = prefill_plan(shape, tile.merge, tile.columns, cluster, chip);
       if (!plan) continue;

@@ -19,6 +19,9 @@ enum class PrefillMerge : uint8_t {
   kTree,   // four or eight segments
 };
 
+// Can a tile write silu_mul of gate and up instead of its outputs (gated_linear.h)?
+constexpr bool prefill_gates(PrefillMerge merge, int columns) { return merge == PrefillMerge::kChain && columns % 64 == 0; }
+
 struct PrefillPlan {
   PrefillMerge merge = PrefillMerge::kChain;
   int columns = 128;  // outputs of a tile
@@ -31,8 +34,8 @@ struct PrefillPlan {
 
 // Nothing where the merge does not fit the leaves or no kernel has such a tile.
 std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, PrefillMerge merge, int columns, int cluster, const Chip& chip);
-// The best of them; nothing for three, five, six or seven segments, which are no node of the tree. A gated linear's tiles have a
-// multiple of 64 outputs.
+// The best of them; nothing for three, five, six or seven segments, which are no node of the tree. Of a gated linear's
+// plans those whose tiles gate.
 std::optional<PrefillPlan> prefill_plan(const LinearShape& shape, const Chip& chip, bool gated = false);
 std::vector<PrefillPlan> prefill_plans(const LinearShape& shape, const Chip& chip);
 

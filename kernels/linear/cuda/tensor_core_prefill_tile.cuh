@@ -44,9 +44,10 @@ struct PrefillTask {
     gated = width > 0;
     y_columns = gated ? static_cast<int>(width) : outputs;
   }
-  // Which of the output maps is a tile's, and its first row there.
-  __device__ int owner(int row) const { return row / kTileRows & ((1 << owner_shift) - 1); }
-  __device__ int owned_row(int row) const { return (row / kTileRows >> owner_shift) * kTileRows; }
+  // Which of the output maps is a tile's, and its first row there. A cluster's last tile may begin behind all rows, where an
+  // owner without rows, who has no map, would be next: it goes behind the first owner's, and nothing of it is written.
+  __device__ int owner(int row) const { return row < rows ? row / kTileRows & ((1 << owner_shift) - 1) : 0; }
+  __device__ int owned_row(int row) const { return row < rows ? (row / kTileRows >> owner_shift) * kTileRows : row; }
   __device__ int leaf_end(int leaf) const { return leaf_begin[leaf + 1]; }
 };
 
@@ -56,8 +57,8 @@ struct Tile {
   static constexpr int kColumns = kColumns_, kLeaves = kLeaves_;
   static constexpr bool kTurns = kMerge == PrefillMerge::kTurns, kTree = kMerge == PrefillMerge::kTree;
   static constexpr bool kFold = kMerge == PrefillMerge::kFold, kChain = kMerge == PrefillMerge::kChain;
-  static constexpr bool kTwo = kTree || kFold;                                      // sets of accumulators, of a tree three
-  static constexpr bool kGates = kChain && kColumns % 64 == 0;                      // may write silu_mul of gate and up
+  static constexpr bool kTwo = kTree || kFold;  // sets of accumulators, of a tree three
+  static constexpr bool kGates = prefill_gates(kMerge, kColumns);
   static constexpr int kSlabs = kTurns ? 2 : 1;                                     // a warpgroup has so many times 64 rows
   static constexpr int kSlabValues = kColumns / 2, kValues = kSlabValues * kSlabs;  // accumulators of a thread
   // Of a tree the sum of four waits in shared memory, where registers do not hold it.

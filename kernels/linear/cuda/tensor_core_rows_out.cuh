@@ -13,6 +13,18 @@ namespace invar::cuda::tc {
 
 constexpr int kLine = 128;  // bytes of a wide line of shared memory
 
+// How y can be written. The copy engine writes whole pieces of 16 bytes, zeros behind the last column, and what lies there may be
+// another rank's.
+template <class Task>
+void know_outputs(Task* task) {
+  const auto aligned = [&](const void* y, int64_t size, uintptr_t bytes) {
+    return reinterpret_cast<uintptr_t>(y) % bytes == 0 && static_cast<uintptr_t>(task->y_stride * size) % bytes == 0;
+  };
+  task->wide_y = task->y ? aligned(task->y, sizeof(Bf16), 16) : aligned(task->y_fp32, sizeof(float), 8);
+  task->boxes =
+      task->y ? task->wide_y && task->y_columns % 8 == 0 : aligned(task->y_fp32, sizeof(float), 16) && task->y_columns % 4 == 0;
+}
+
 // Each value at its own place.
 template <int kFirst, int kCount, class Task, int kSize>
 __device__ void write_fp32(const Task& task, const float (&acc)[kSize], int row, int row_end, int column) {
