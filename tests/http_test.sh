@@ -25,7 +25,7 @@ ask() {  # ask METHOD PATH [BODY [HEADER]]: status line and headers to $work/hea
 status() { sed -n '1s/HTTP\/1.1 \([0-9]*\).*/\1/p' "$work/head"; }
 digest() { grep -oE '"response_digest": ?"[0-9a-f]{64}"' "$1" | grep -oE '[0-9a-f]{64}' | tail -1; }
 
-start_server "${common[@]}" --tp 2
+start_server "${common[@]}" --tp 2 --drain-timeout 120
 "$invar" generate "${common[@]}" -p 'once upon a time' --max-tokens 24 >"$work/generated" || fail "invar generate"
 wanted=$(digest "$work/generated")
 [[ -n $wanted ]] || fail "no digest from invar generate"
