@@ -46,7 +46,7 @@ float* TreeAllReduce::scratch(Buffer& buffer, int64_t floats) {
 
 void TreeAllReduce::run(const RowReduction& problem) {
   const int64_t count = problem.rows * problem.outputs;
-  if (count == 0 || problem.finished) return;
+  if (count == 0 || problem.values == RowValues::kFinished) return;
   const Pieces pieces = pieces_of(problem);
   if (peer_) return run_on_peers(problem, pieces, nullptr);
   if (scatters(count))
@@ -58,7 +58,7 @@ void TreeAllReduce::run(const RowReduction& problem) {
 void TreeAllReduce::run(const RowReduction& problem, const ResidualNorm& next) {
   const int64_t count = problem.rows * problem.outputs;
   if (count == 0) return;
-  if (problem.finished) {
+  if (problem.values == RowValues::kFinished) {
     residual_rms_norm(*device_, {.rows = problem.rows,
                                  .width = problem.outputs,
                                  .x = next.x,
@@ -211,11 +211,11 @@ void TreeAllReduce::run_on_peers(const RowReduction& problem, const Pieces& piec
     const bool scatter = scatters(count);
     if (next) {
       const PeerNorm norm{next->x, next->weight, next->epsilon, next->normed};
-      if (problem.sent) {
+      if (problem.values == RowValues::kSent) {
         m.end = count;
         return peer_->run([&] { cuda::peer_arrivals_norm(*device_, view, m, norm); });
       }
-      if (problem.dealt) {
+      if (problem.values == RowValues::kDealt) {
         m.end = count;
         return peer_->run([&] { cuda::peer_dealt_norm(*device_, view, m, norm); });
       }

@@ -30,6 +30,14 @@ inline constexpr int64_t kPeerScatterBytes = 768 << 10;
 inline constexpr int64_t kPeerNormScatterBytes = 4 << 20;  // divided by ranks - 1
 inline constexpr int64_t kPeerUnitBytes = 384 << 10;
 
+// Where the linear queued right before left its values; the same on each rank.
+enum class RowValues : uint8_t {
+  kPartials,  // in RowReduction::partials
+  kFinished,  // summed, in y (RowLinear::y; a group of one): what follows is all that is left
+  kSent,      // in the targets()
+  kDealt,     // in the owners()
+};
+
 struct RowReduction {
   int64_t rows = 0;  // equal on each rank
   int64_t outputs = 0;
@@ -37,9 +45,7 @@ struct RowReduction {
   const float* partials = nullptr;  // [my nodes][rows][outputs], as RowLinear writes for segments_of(tp, index)
   const Bf16* bias = nullptr;       // [outputs] or null
   Bf16* y = nullptr;                // [rows][outputs] = bf(RN(root + bias)), on every rank
-  bool finished = false;            // y is there already (RowLinear::y; a group of one): what follows is all that is left
-  bool sent = false;                // the linear queued right before has targets(): `partials` mean nothing
-  bool dealt = false;               // likewise owners()
+  RowValues values = RowValues::kPartials;
 };
 
 // What follows the reduction between two blocks of a decoder: x[r] = residual(x[r], y[r]), normed[r] = rms_norm(x[r]).

@@ -288,11 +288,11 @@ void compare_leaving(int tp, int gpus, const LeavingRows& c) {
       if (sends && c.dealt) {
         linear.owners = reduce.owners(sum);
         ASSERT_EQ(linear.owners.count, tp) << rows << " rows";
-        sum.dealt = true;
+        sum.values = RowValues::kDealt;
       } else if (sends) {
         linear.targets = reduce.targets(sum);
         ASSERT_EQ(linear.targets.count, tp) << rows << " rows";
-        sum.sent = true;
+        sum.values = RowValues::kSent;
       }
       linear_row(device, linear);
       if (gpus < tp) turn.unlock();
@@ -403,7 +403,7 @@ TEST_P(PeerAllReduce, AbsentDealer_IsNamedWithinTheDeadline) {
                                           .outputs = kOutputs,
                                           .segments = RowSegments::cut(512, 64),
                                           .partials = partials.data(),
-                                          .dealt = true};
+                                          .values = RowValues::kDealt};
                ASSERT_EQ(reduce.owners(problem).count, 2);
                const auto run = [&] {
                  reduce.run(problem, {.x = x.data(), .weight = weight.data(), .epsilon = 1e-6f, .normed = normed.data()});

@@ -309,17 +309,18 @@ bool Decoder::multiply_row(const RowShard& shard, const PackedWeights& weights, 
                    .last = shard.last,
                    .nodes = shard.nodes,
                    .partials = partials_.as<float>()};
-  reduction->finished = row_finishes(device_, linear);
-  if (reduction->finished) {
+  using parallel::RowValues;
+  if (row_finishes(device_, linear)) {
+    reduction->values = RowValues::kFinished;
     linear.bias = reduction->bias;
     linear.y = x_.as<Bf16>();
     linear.adds = !trace_ && row_adds_residual(device_, linear);
     if (!linear.adds) linear.y = output_.as<Bf16>();
   } else if (!trace_ && end.next_norm) {
     linear.targets = all_reduce_.targets(*reduction);
-    reduction->sent = linear.targets.count > 0;
-    if (!reduction->sent) linear.owners = all_reduce_.owners(*reduction);
-    reduction->dealt = linear.owners.count > 0;
+    if (linear.targets.count == 0) linear.owners = all_reduce_.owners(*reduction);
+    if (linear.targets.count > 0) reduction->values = RowValues::kSent;
+    if (linear.owners.count > 0) reduction->values = RowValues::kDealt;
   }
   linear_row(device_, linear);
   return linear.adds;

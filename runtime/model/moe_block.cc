@@ -122,7 +122,7 @@ void MoeBlock::compute(ExpertMlp problem, int64_t rows, Bf16* results) {
                    .segments = shard.segments,
                    .partials = problem.partials,
                    .y = results,
-                   .finished = finished});
+                   .values = finished ? parallel::RowValues::kFinished : parallel::RowValues::kPartials});
 }
 
 // Slot by slot, as columns [slot * hidden, (slot + 1) * hidden) of one wide row a token.
