@@ -44,7 +44,8 @@ absl::StatusOr<KvSize> kv_size(const ModelConfig& config, const MemoryNeeds& nee
   const int64_t length = o.max_model_len > 0 ? o.max_model_len : config.max_position_embeddings;
   const int64_t useful = o.max_num_seqs * ceil_div(length, o.page_size), page = std::max<int64_t>(needs.page, 1);
   KvSize kv{o.pages, o.page_size};
-  std::string room = absl::StrCat("--kv-cache-memory-bytes ", o.kv_cache_bytes);
+  const std::string asked = o.pages != 0 ? absl::StrCat("--num-gpu-blocks-override ", o.pages)
+                                         : absl::StrCat("--kv-cache-memory-bytes ", o.kv_cache_bytes);
   if (budget > 0) {
     const int64_t left = budget - needs.sum();
     const std::string sum =
@@ -57,16 +58,14 @@ absl::StatusOr<KvSize> kv_size(const ModelConfig& config, const MemoryNeeds& nee
                                                      "--max-num-batched-tokens or a larger --gpu-memory-utilization"));
     const int64_t wanted = kv.pages > 0 ? kv.pages * page : o.kv_cache_bytes;
     if (wanted > left)
-      return absl::InvalidArgumentError(
-          absl::StrCat(sum, " leave ", gib(left), ", but ", gib(wanted), " of KV pages are asked for"));
+      return absl::InvalidArgumentError(absl::StrCat(asked, " (", gib(wanted), " of KV pages): ", sum, " leave ", gib(left)));
     if (kv.pages == 0) kv.pages = std::min((o.kv_cache_bytes > 0 ? o.kv_cache_bytes : left) / page, useful);
-    room = sum;
   } else if (kv.pages == 0) {
     kv.pages = std::min((o.kv_cache_bytes > 0 ? o.kv_cache_bytes : int64_t{1} << 30) / page, useful);
   }
   if (kv.pages < 1)
     return absl::InvalidArgumentError(
-        absl::StrCat(room, ": not one page of ", o.page_size, " tokens fits; a page takes ", needs.page, " bytes on a rank"));
+        absl::StrCat(asked, ": not one page of ", o.page_size, " tokens fits; a page takes ", needs.page, " bytes on a rank"));
   if (kv.pages > INT32_MAX / o.page_size) {
     if (o.pages > 0)
       return absl::InvalidArgumentError(absl::StrCat("--num-gpu-blocks-override ", kv.pages, ": more than ",

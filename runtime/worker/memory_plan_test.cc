@@ -36,9 +36,20 @@ TEST(MemoryPlan, WhatDoesNotFitIsRefusedWithTheSum) {
               testing::AllOf(HasSubstr("11.00 GiB"), HasSubstr("10.00 GiB weights"), HasSubstr("--gpu-memory-utilization")));
   RankOptions o;
   o.kv_cache_bytes = 4 * kGiB;
-  EXPECT_THAT(std::string(kv_size(config(), kNeeds, o, 13 * kGiB).status().message()),
-              testing::AllOf(HasSubstr("leave 2.00 GiB"), HasSubstr("4.00 GiB of KV pages")));
+  EXPECT_THAT(
+      std::string(kv_size(config(), kNeeds, o, 13 * kGiB).status().message()),
+      testing::AllOf(HasSubstr("leave 2.00 GiB"), HasSubstr("--kv-cache-memory-bytes 4294967296 (4.00 GiB of KV pages)")));
   EXPECT_EQ(kv_size(config(), kNeeds, o, 16 * kGiB)->pages, 4096);
+  o.pages = 8192;
+  EXPECT_THAT(std::string(kv_size(config(), kNeeds, o, 16 * kGiB).status().message()),
+              testing::AllOf(HasSubstr("leave 5.00 GiB"), HasSubstr("--num-gpu-blocks-override 8192 (8.00 GiB of KV pages)")));
+}
+
+TEST(MemoryPlan, LessThanAPageIsTheFlagsFaultNotTheBudgets) {
+  RankOptions o;
+  o.kv_cache_bytes = 1000;
+  EXPECT_THAT(std::string(kv_size(config(), kNeeds, o, 16 * kGiB).status().message()),
+              HasSubstr("--kv-cache-memory-bytes 1000: not one page of 16 tokens fits; a page takes 1048576 bytes"));
 }
 
 TEST(MemoryPlan, OnTheHostPagesTakeTheirFlag) {
