@@ -109,6 +109,7 @@ void Connection::turn_away() {
 void Connection::begin_request() {
   state_ = State::kReceiving;
   head_done_ = false;
+  wants_more_ = false;
   parser_.emplace();
   parser_->eager(true);
   parser_->header_limit(static_cast<uint32_t>(context_->options.max_header_bytes));
@@ -137,7 +138,10 @@ void Connection::on_read(const boost::system::error_code& error, size_t bytes) {
 
 void Connection::parse() {
   namespace http = beast::http;
-  while (state_ == State::kReceiving && buffer_.size() > 0) {
+  // Beast (1.74) asserts that it has a whole last chunk when it comes to one for the second time. A body in chunks never has less
+  // ahead of it, so nobody waits for what will not come.
+  constexpr size_t kLastChunk = 5;  // 0 CRLF CRLF
+  while (state_ == State::kReceiving && buffer_.size() >= (wants_more_ && head_done_ && parser_->chunked() ? kLastChunk : 1)) {
     if (first_byte_at_ == Clock::time_point()) {
       first_byte_at_ = Clock::now();
       set_deadline(read_deadline_, context_->options.header_timeout);
@@ -145,6 +149,7 @@ void Connection::parse() {
     boost::system::error_code error;
     const size_t used = parser_->put(buffer_.data(), error);
     buffer_.consume(used);
+    wants_more_ = error == http::error::need_more;
     if (error == http::error::header_limit)
       return refuse(431, absl::StrCat("the head of the request is larger than ", context_->options.max_header_bytes, " bytes"));
     if (error == http::error::body_limit)
@@ -156,7 +161,7 @@ void Connection::parse() {
       if (!head_is_fine()) return;
     }
     if (parser_->is_done()) return dispatch();
-    if (used == 0) return;
+    if (wants_more_ || used == 0) return;
   }
 }
 

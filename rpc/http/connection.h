@@ -85,7 +85,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<Parser> parser_;
   bool reading_ = false;
   bool head_done_ = false;
-  int64_t announced_ = 0;  // of this request in context_->body_bytes
+  bool wants_more_ = false;  // the parser does: what is in the buffer was not enough
+  int64_t announced_ = 0;    // of this request in context_->body_bytes
 
   // The request being answered.
   uint64_t serial_ = 0;

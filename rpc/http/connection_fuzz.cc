@@ -29,6 +29,7 @@ constexpr const char* kSamples[] = {
     "AGET /health HTTP/1.1\r\nHost: x\r\n\r\n",
     "BPOST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: x/y\r\nContent-Length: 7\r\n\r\n{\"a\":1}GET /stream HTTP/1.1\r\n\r\n",
     "CPOST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nTrailer: z\r\n\r\n",
+    "CPOST /echo HTTP/1.1\r\nHost: 1x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nTrailer: z\r\n\r\n",  // 32 bytes end with 0 CRLF
     "DGET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\nHEAD /stream HTTP/1.1\r\nConnection: close\r\n\r\n",
     "EPOST /later HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\nX-Request-Id: abc\r\n\r\nxyz",
     "FGET http://host:80/drop?x=1 HTTP/1.1\r\nHost: host\r\n\r\nOPTIONS * HTTP/1.1\r\n\r\n",

@@ -269,6 +269,31 @@ TEST(HttpConnections, FormsOfRequests) {
   EXPECT_EQ(proxied.read().status, 200);
 }
 
+// Wherever the network cuts a body of chunks, also one without any, and between any two bytes: the answer is the same.
+TEST(HttpConnections, ChunksMayArriveInAnyPieces) {
+  HttpService service{HttpArrangement()};
+  const std::string head =
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+  const std::string body = completion(kPrompt, 2).dump(), chunk = absl::StrCat(absl::Hex(body.size()), ";e=1\r\n", body, "\r\n");
+  HttpClient client(service.address());
+  for (const auto& [chunks, status] : {std::pair{chunk + "0\r\n\r\n", 200},
+                                       {chunk + "0;x=y\r\nTrailer: z\r\n\r\n", 200},
+                                       {std::string("0\r\n\r\n"), 400},
+                                       {std::string("0;x\r\nTrailer: z\r\n\r\n"), 400}}) {
+    const size_t last = chunks.rfind("0", chunks.size() - 4);
+    for (size_t cut = last; cut < chunks.size(); ++cut)
+      for (const size_t then : {size_t{1}, chunks.size()}) {
+        client.send(head + chunks.substr(0, cut));
+        std::this_thread::sleep_for(2ms);  // the next bytes are another read
+        for (size_t at = cut; at < chunks.size(); at += then) {
+          client.send(chunks.substr(at, then));
+          if (then == 1) std::this_thread::sleep_for(1ms);
+        }
+        ASSERT_EQ(client.read().status, status) << cut << " of " << chunks.size() << " bytes, then " << then << " at a time";
+      }
+  }
+}
+
 TEST(HttpConnections, WhatIsTooLargeOrNoHttpIsRefusedAndTheServerLivesOn) {
   HttpArrangement given;
   given.http.max_request_bytes = 10000;
