@@ -42,6 +42,7 @@ const Widths kWidths[] = {
     {"smollm2_135m", "Llama", 576, 1536, {9, 3, 64}, 2, 1028, "", {{.tp = 2}, {.tp = 5}, {.tp = 8}, {.pp = 2}}},
     {"qwen2_5_0_5b", "Qwen2", 896, 4864, {14, 2, 64}, 1, 1028, "", {{.tp = 2}, {.tp = 7}}},
     {"qwen3_0_6b", "Qwen3", 1024, 3072, {16, 8, 128}, 2, 151936, kTied, {{.tp = 2}, {.tp = 3}, {.tp = 8}, {.tp = 2, .pp = 2}}},
+    {"no_models", "Qwen3", 1160, 2952, {10, 5, 96}, 1, 50257, "", {{.tp = 2}, {.tp = 5}}},
     {"qwen2_5_1_5b", "Qwen2", 1536, 8960, {12, 2, 128}, 1, 1028, "", {{.tp = 2}, {.tp = 6}}},
     {"llama_3_2_1b", "Llama", 2048, 8192, {32, 8, 64}, 1, 1028, "", {{.tp = 2}, {.tp = 4}, {.tp = 8}}},
     {"qwen3_4b", "Qwen3", 2560, 9728, {32, 8, 128}, 1, 1028, "", {{.tp = 2}, {.tp = 4}}},
@@ -64,17 +65,16 @@ std::string config_of(const Widths& w) {
                    w.more));
 }
 
-class RealWidths : public testing::TestWithParam<Widths> {
- protected:
-  // On one rank of the CPU, whatever device the tests have.
-  static Answers on_cpu(const Model& model, Arrangement a, const std::vector<v1::GenerateRequest>& requests) {
-    a.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    const Backend tested = std::exchange(backend(), Backend::kCpu);
-    Answers answers = ask(model, a, requests).answers;
-    backend() = tested;
-    return answers;
-  }
-};
+class RealWidths : public testing::TestWithParam<Widths> {};
+
+// On one rank of the CPU, whatever device the tests have.
+Answers on_cpu(const Model& model, Arrangement a, const std::vector<v1::GenerateRequest>& requests) {
+  a.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const Backend tested = std::exchange(backend(), Backend::kCpu);
+  Answers answers = ask(model, a, requests).answers;
+  backend() = tested;
+  return answers;
+}
 
 TEST_P(RealWidths, TheCpusBitsOnEveryDevice) {
   const Widths& widths = GetParam();
@@ -106,6 +106,34 @@ TEST_P(RealWidths, TheCpusBitsOnEveryDevice) {
     Arrangement control = reference;
     control.arm = ControlArm::kSwappedGroups;
     EXPECT_NE(on_cpu(*model, control, requests).at("greedy-long/0").logits_hashes, expected.at("greedy-long/0").logits_hashes);
+  }
+}
+
+// Steps of more sequences than a decode step's own kernels take: those of many rows, a row a sequence.
+TEST(RealWidthsOfManySequences, TheCpusBitsOnEveryDevice) {
+  const Widths& widths = kWidths[0];
+  const auto model = Model::dummy(config_of(widths));
+  std::vector<v1::GenerateRequest> requests;
+  for (uint64_t seed = 1; seed <= 24; ++seed)
+    for (v1::GenerateRequest& request : mixed_requests(widths.vocab, 20 + static_cast<int64_t>(seed), seed)) {
+      request.set_request_id(absl::StrCat(request.request_id(), "-", seed));
+      requests.push_back(std::move(request));
+    }
+  for (const Profile profile : {Profile::kTc, Profile::kPortable}) {
+    const Arrangement few{.name = "few", .profile = profile, .pages = 2048, .max_num_seqs = 4};
+    const Answers expected = on_cpu(*model, few, requests);
+    Arrangement many = few;
+    many.name = "many";
+    many.threads = 2;
+    many.max_num_seqs = 256;
+    for (const int tp : {1, 2, 3}) {
+      many.layout.tp = tp;
+      EXPECT_EQ(ask(*model, many, requests).answers, expected) << name(profile) << ", tp " << tp;
+    }
+    many.layout.tp = 1;
+    many.arm = ControlArm::kSwappedGroups;
+    EXPECT_NE(ask(*model, many, requests).answers.at("greedy-long-1/0").logits_hashes,
+              expected.at("greedy-long-1/0").logits_hashes);
   }
 }
 
