@@ -174,16 +174,7 @@ TEST_F(TensorCoreLinearCuda, LargeColumnsEqualTheGenericSchedule) {
     const std::vector<Bf16> bias = values.vector(Kind::kOrdinary, s.outputs);
     const int64_t rows = s.outputs == 6144 ? 4096 : 300;
     const Rows x(tc(), &values, Kind::kOrdinary, rows, s.inputs, 8);
-    const DeviceArray<Bf16> device_bias(tc(), bias);
-    const DeviceArray<float> y(tc(), rows * s.outputs);
-    cuda::tc::generic_column(tc(), {.rows = rows,
-                                    .x = x.device(0),
-                                    .x_stride = x.stride(),
-                                    .weights = &weights.device,
-                                    .bias = device_bias.data(),
-                                    .y_fp32 = y.data(),
-                                    .y_stride = s.outputs});
-    ColumnCase c{weights, x, &bias, y.to_host(tc())};
+    ColumnCase c{weights, x, &bias, generic_column(weights, x, bias, rows)};
     const std::vector<float> one = cpu_column(weights, x, 1, &bias);
     ASSERT_EQ(difference(std::vector<float>(c.expected.begin(), c.expected.begin() + s.outputs), one, s.outputs), "");
     for (int64_t m : {1, 2, 7, 8, 16, 17, 32, 33, 64, 65, 129, 256, 300, 4096}) {

@@ -11,6 +11,7 @@
 
 #include "kernels/device/cuda_test.h"
 #include "kernels/device/device_array.h"
+#include "kernels/linear/cuda/tensor_core_generic.h"
 #include "kernels/linear/hostile_values.h"
 #include "kernels/linear/linear.h"
 
@@ -147,6 +148,21 @@ class TensorCoreLinearCuda : public CudaTest {
                              .y_fp32 = y.data(),
                              .y_stride = weights.host.outputs()});
     return y;
+  }
+
+  // Of the first `rows` rows, with bias, by the generic schedule.
+  std::vector<float> generic_column(const Weights& weights, const Rows& x, const std::vector<Bf16>& bias, int64_t rows) {
+    const int64_t outputs = weights.device.outputs();
+    const DeviceArray<Bf16> device_bias(tc(), bias);
+    const DeviceArray<float> y(tc(), rows * outputs);
+    cuda::tc::generic_column(tc(), {.rows = rows,
+                                    .x = x.device(0),
+                                    .x_stride = x.stride(),
+                                    .weights = &weights.device,
+                                    .bias = device_bias.data(),
+                                    .y_fp32 = y.data(),
+                                    .y_stride = outputs});
+    return y.to_host(tc());
   }
 
  private:

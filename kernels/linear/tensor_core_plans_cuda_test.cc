@@ -66,20 +66,7 @@ class EveryPlan : public TensorCoreLinearCuda, public testing::WithParamInterfac
     return difference(y.to_host(tc()), wanted, stride);
   }
 
-  // Of the first `rows` rows, by the generic schedule.
-  std::vector<float> generic(const Weights& weights, const Rows& x, const std::vector<Bf16>& bias, int64_t rows) {
-    const int64_t outputs = weights.device.outputs();
-    const DeviceArray<Bf16> device_bias(tc(), bias);
-    const DeviceArray<float> y(tc(), rows * outputs);
-    cuda::tc::generic_column(tc(), {.rows = rows,
-                                    .x = x.device(0),
-                                    .x_stride = x.stride(),
-                                    .weights = &weights.device,
-                                    .bias = device_bias.data(),
-                                    .y_fp32 = y.data(),
-                                    .y_stride = outputs});
-    return y.to_host(tc());
-  }
+  // By the generic schedule.
   std::vector<float> generic(const RowLinear& row) {
     const DeviceArray<float> values(tc(), static_cast<int64_t>(row.nodes.size()) * row.rows * row.weights->outputs());
     RowLinear problem = row;
@@ -124,7 +111,7 @@ TEST_P(EveryDecodePlan, GivesTheSameBits) {
   const Weights weights(tc(), values.vector(Kind::kWide, outputs * inputs), inputs, outputs, inputs);
   const Rows x(tc(), &values, Kind::kWide, 64, inputs, 8);
   const std::vector<Bf16> bias = values.vector(Kind::kWide, outputs);
-  const ColumnCase column{weights, x, &bias, generic(weights, x, bias, m)};
+  const ColumnCase column{weights, x, &bias, generic_column(weights, x, bias, m)};
   const auto column_shape = *cuda::tc::linear_shape(m, outputs, inputs);
   for (const auto& plan : cuda::tc::decode_plans(column_shape, {})) {
     const auto schedule = [&](const Device& device, const ColumnLinear& p) {
@@ -200,7 +187,7 @@ TEST_P(EveryPrefillPlan, GivesTheSameBits) {
   const Weights weights(tc(), values.vector(Kind::kWide, outputs * inputs), inputs, outputs, inputs);
   const Rows x(tc(), &values, Kind::kWide, m, inputs, 8);
   const std::vector<Bf16> bias = values.vector(Kind::kWide, outputs);
-  const ColumnCase column{weights, x, &bias, generic(weights, x, bias, m)};
+  const ColumnCase column{weights, x, &bias, generic_column(weights, x, bias, m)};
   const auto shape = *cuda::tc::linear_shape(m, outputs, inputs);
   for (const auto& plan : every_prefill_plan(shape)) {
     const auto schedule = [&](const Device& device, const ColumnLinear& p) { cuda::tc::prefill_column(device, p, shape, plan); };
