@@ -8,6 +8,8 @@ gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 ((gpus >= 2)) || { echo "two GPUs are needed, here are $gpus"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# shellcheck source=support/mpi_runs.sh
+source "$(dirname "$0")/support/mpi_runs.sh"
 widths='"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 3, "num_attention_heads": 16, "num_key_value_heads": 8,
  "head_dim": 128, "vocab_size": 4096, "rms_norm_eps": 1e-6, "rope_theta": 10000, "max_position_embeddings": 2048,
  "attention_bias": false, "hidden_act": "silu", "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2'
@@ -22,28 +24,12 @@ for length in 700 130 5 300 64; do
   ids=$(for ((i = 0; i < length; ++i)); do printf '%d,' $(((i * i * 31 + i * length + 7) % 4090 + 3)); done)
   echo "{\"prompt_token_ids\": {\"ids\": [${ids%,}]}, \"sampling_params\": {\"temperature\": 0, \"max_tokens\": 8, \"ignore_eos\": true}}"
 done >"$work/requests.jsonl"
-digest() { grep -oE '"(token_ids|logits_hashes)":[^]]*' "$1" | sha256sum | cut -c1-16; }
-failures=0
-try() {  # try RANKS EXPECTED FLAG...
-  local ranks=$1 expected=$2 got status verdict=equal
-  shift 2
-  timeout 180 mpirun --allow-run-as-root --oversubscribe -np "$ranks" --bind-to none --mca btl_vader_single_copy_mechanism none \
-    "$invar" "${common[@]}" --device cuda --kv-cache-memory-bytes 256MB --transport mpi "$@" <"$work/requests.jsonl" >"$work/out" 2>"$work/err"
-  status=$?
-  got=$(digest "$work/out")
-  [[ $got == "$reference" ]] || verdict=different
-  printf '%-6s %-90s %s %s\n' "$model" "$*" "$got" "$verdict"
-  if ((status != 0)) || [[ $verdict != "$expected" ]]; then
-    echo "  FAILED: exit code $status, expected $expected"
-    head -20 "$work/err"
-    failures=$((failures + 1))
-  fi
-}
 for model in dense moe; do
   common=(generate --model "$work/$model.json" --load-format dummy --profile tc --input "$work/requests.jsonl")
   "$invar" "${common[@]}" --device cpu >"$work/one" || exit 1
   [[ $(wc -l <"$work/one") == 5 ]] || { echo "no five answers"; exit 1; }
   reference=$(digest "$work/one")
+  common+=(--device cuda --kv-cache-memory-bytes 256MB)
   try 1 equal --tp 1
   for tp in 2 3 4 8; do
     ((tp <= gpus)) || break

@@ -5,6 +5,8 @@ set -uo pipefail
 invar=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# shellcheck source=support/mpi_runs.sh
+source "$(dirname "$0")/support/mpi_runs.sh"
 cat >"$work/requests.jsonl" <<'JSON'
 {"prompt": "once upon a time", "sampling_params": {"temperature": 0, "max_tokens": 12}}
 {"prompt": "It is a truth universally acknowledged, that a single man in possession of a good fortune", "sampling_params": {"temperature": 0, "max_tokens": 8, "logprobs": 2}}
@@ -12,28 +14,11 @@ cat >"$work/requests.jsonl" <<'JSON'
 {"prompt": "one day, a little girl named lily", "sampling_params": {"temperature": 0, "max_tokens": 48}}
 {"prompt": "In the beginning", "sampling_params": {"temperature": 1.0, "seed": 42, "max_tokens": 48}}
 JSON
-digest() { grep -oE '"(token_ids|logits_hashes|logprob_bits)":[^]]*' "$1" | sha256sum | cut -c1-16; }
-failures=0
 for model in demo-moe demo-dense; do
   common=(generate --model "$(dirname "$0")/../configs/models/$model" --input "$work/requests.jsonl" --threads 1 --num-gpu-blocks-override 128)
   "$invar" "${common[@]}" >"$work/one" || exit 1
   [[ $(wc -l <"$work/one") == 5 ]] || { echo "no five answers"; exit 1; }
   reference=$(digest "$work/one")
-  try() {  # try RANKS EXPECTED LAYOUT...
-    local ranks=$1 expected=$2 got verdict=equal
-    shift 2
-    timeout 180 mpirun --allow-run-as-root --oversubscribe -np "$ranks" --bind-to none --mca mpi_yield_when_idle 1 \
-      --mca btl_vader_single_copy_mechanism none "$invar" "${common[@]}" --transport mpi "$@" <"$work/requests.jsonl" >"$work/out" 2>"$work/err"
-    local status=$?
-    got=$(digest "$work/out")
-    [[ $got == "$reference" ]] || verdict=different
-    printf '%-10s %-60s %s %s\n' "$model" "$*" "$got" "$verdict"
-    if ((status != 0)) || [[ $verdict != "$expected" ]]; then
-      echo "  FAILED: exit code $status, expected $expected"
-      head -20 "$work/err"
-      failures=$((failures + 1))
-    fi
-  }
   try 1 equal --tp 1
   for tp in 2 3 4 5 6 7 8; do try "$tp" equal --tp "$tp"; done
   try 3 equal --pp 3

@@ -141,7 +141,8 @@ void Connection::parse() {
   // Beast (1.74) asserts that it has a whole last chunk when it comes to one for the second time. A body in chunks never has less
   // ahead of it, so nobody waits for what will not come.
   constexpr size_t kLastChunk = 5;  // 0 CRLF CRLF
-  while (state_ == State::kReceiving && buffer_.size() >= (wants_more_ && head_done_ && parser_->chunked() ? kLastChunk : 1)) {
+  const auto enough = [&] { return buffer_.size() >= (wants_more_ && head_done_ && parser_->chunked() ? kLastChunk : 1); };
+  while (state_ == State::kReceiving && enough()) {
     if (first_byte_at_ == Clock::time_point()) {
       first_byte_at_ = Clock::now();
       set_deadline(read_deadline_, context_->options.header_timeout);

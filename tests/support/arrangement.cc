@@ -176,7 +176,8 @@ bool take_device_flag(int* argc, char** argv) {
 Outcome ask(const Model& model, const Arrangement& a, const std::vector<v1::GenerateRequest>& requests) {
   RankOptions rank;
   rank.layout = a.layout;
-  rank.device = {.profile = a.profile, .threads = a.threads, .isa = a.isa, .control_arm = a.arm, .backend = backend()};
+  rank.device = {
+      .profile = a.profile, .threads = a.threads, .isa = a.isa, .control_arm = a.arm, .backend = a.on.value_or(backend())};
   // Peer memory refuses GPUs that two replicas of a process share, or two ranks of a group with one of another: there auto takes
   // what it can have.
   const bool shares = a.layout.dp > 1 || (a.layout.replica() > a.layout.tp && a.layout.tp > Device::cuda_devices());

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ bool take_device_flag(int* argc, char** argv);
 
 struct Arrangement {
   std::string name = "one rank";
+  std::optional<Backend> on;  // whatever --device says
   parallel::Layout layout;
   Profile profile = Profile::kPortable;
   Isa isa = detect_isa();
